@@ -1,0 +1,1 @@
+"""The bank: accounts, permissions and the ledger; it knows nothing of WebSockets."""

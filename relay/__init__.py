@@ -1,0 +1,1 @@
+"""The relay: it moves sealed messages between clients and can open none of them."""
