@@ -90,7 +90,7 @@ class _Frame(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field=
     pass
 
 
-class Challenge(_Frame, tag="challenge"):
+class Challenge(_Frame, frozen=True, tag="challenge"):
     """The relay's first word on a connection."""
 
     relay: RelayName
@@ -99,7 +99,7 @@ class Challenge(_Frame, tag="challenge"):
     versions: Annotated[list[int], msgspec.Meta(min_length=1, max_length=16)]
 
 
-class Register(_Frame, tag="register"):
+class Register(_Frame, frozen=True, tag="register"):
     """A client says who it is and proves it."""
 
     id: ClientId
@@ -123,7 +123,7 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     idle_seconds_max: int
 
 
-class Welcome(_Frame, tag="welcome"):
+class Welcome(_Frame, frozen=True, tag="welcome"):
     """The client is registered."""
 
     connection: UuidText
@@ -133,7 +133,7 @@ class Welcome(_Frame, tag="welcome"):
     time: Milliseconds
 
 
-class Send(_Frame, tag="send"):
+class Send(_Frame, frozen=True, tag="send"):
     """A message for another client."""
 
     id: UuidText
@@ -149,7 +149,7 @@ class Send(_Frame, tag="send"):
         return f"<Send {self.kind.value} {self.id} to {self.to}: {len(self.body)} characters>"
 
 
-class Deliver(_Frame, tag="deliver"):
+class Deliver(_Frame, frozen=True, tag="deliver"):
     """A message from another client; ``sender`` is the id that the relay authenticated."""
 
     id: UuidText
@@ -164,7 +164,7 @@ class Deliver(_Frame, tag="deliver"):
         return f"<Deliver {self.kind.value} {self.id} from {self.sender}: {len(self.body)} chars>"
 
 
-class Ack(_Frame, tag="ack"):
+class Ack(_Frame, frozen=True, tag="ack"):
     """The client has a delivered message, or a status, safely."""
 
     id: UuidText
@@ -172,7 +172,7 @@ class Ack(_Frame, tag="ack"):
     """Who sent the message; None acknowledges the status of one's own message."""
 
 
-class Status(_Frame, tag="status"):
+class Status(_Frame, frozen=True, tag="status"):
     """What became of a message that this client sent."""
 
     id: UuidText
@@ -181,14 +181,14 @@ class Status(_Frame, tag="status"):
     code: Code | None = None
 
 
-class Lookup(_Frame, tag="lookup"):
+class Lookup(_Frame, frozen=True, tag="lookup"):
     """Ask for bundles by id or, with a comma in it, by name."""
 
     id: UuidText
     query: QueryText
 
 
-class Found(_Frame, tag="found"):
+class Found(_Frame, frozen=True, tag="found"):
     """The bundles that match a look-up; several where a name is not unique."""
 
     id: UuidText
@@ -196,21 +196,21 @@ class Found(_Frame, tag="found"):
     bundles: Annotated[list[SignedBundle], msgspec.Meta(max_length=limits.CANDIDATES_MAX)]
 
 
-class Publish(_Frame, tag="publish"):
+class Publish(_Frame, frozen=True, tag="publish"):
     """Replace the client's own bundle by one with a higher generation."""
 
     id: UuidText
     bundle: SignedBundle
 
 
-class Published(_Frame, tag="published"):
+class Published(_Frame, frozen=True, tag="published"):
     """The relay keeps the new bundle."""
 
     id: UuidText
     generation: int
 
 
-class Error(_Frame, tag="error"):
+class Error(_Frame, frozen=True, tag="error"):
     """Something was refused; ``id`` names the frame that it answers, where there is one."""
 
     code: Code
@@ -221,7 +221,7 @@ class Error(_Frame, tag="error"):
     candidates: Annotated[list[ClientId], msgspec.Meta(max_length=limits.CANDIDATES_MAX)] = []
 
 
-class Drain(_Frame, tag="drain"):
+class Drain(_Frame, frozen=True, tag="drain"):
     """The server goes away: come back after this long."""
 
     reconnect_after_ms: Milliseconds
@@ -233,8 +233,8 @@ RelayFrame = Challenge | Welcome | Deliver | Status | Found | Published | Error 
 """What the relay may send."""
 
 _encoder: Final = msgspec.json.Encoder()
-_client_decoder: Final = msgspec.json.Decoder(ClientFrame)
-_relay_decoder: Final = msgspec.json.Decoder(RelayFrame)
+_client_decoder: Final[msgspec.json.Decoder[ClientFrame]] = msgspec.json.Decoder(ClientFrame)
+_relay_decoder: Final[msgspec.json.Decoder[RelayFrame]] = msgspec.json.Decoder(RelayFrame)
 
 
 def encode(frame: ClientFrame | RelayFrame) -> str:
