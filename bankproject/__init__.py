@@ -1,0 +1,1 @@
+"""The project round the applications: settings, URLs, routing. Nobody imports it."""

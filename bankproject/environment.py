@@ -1,0 +1,119 @@
+"""What settings read from the environment; every variable starts with `TELLERWIRE_`."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Final
+
+import environ
+from django.core.exceptions import ImproperlyConfigured
+
+PREFIX: Final = "TELLERWIRE_"
+KNOWN_ROLES: Final = ("relay", "bank", "web")
+SQLITE_ENGINE: Final = "django.db.backends.sqlite3"
+SQLITE_BUSY_SECONDS: Final = 20
+POSTGRESQL_CONNECT_SECONDS: Final = 5
+
+_environment = environ.Env()
+
+
+def text(name: str, default: str = "") -> str:
+    """Return the variable `TELLERWIRE_<name>`, or `default` where it is missing or empty."""
+    return _environment.str(PREFIX + name, default="").strip() or default
+
+
+def required(name: str, meaning: str) -> str:
+    """Return the variable, or refuse to start with a sentence that names it and its meaning."""
+    value = text(name)
+    if not value:
+        raise ImproperlyConfigured(f"Set {PREFIX}{name}: {meaning}.")
+    return value
+
+
+def secret(name: str, meaning: str) -> str:
+    """Return a secret from the file named in `TELLERWIRE_<name>_FILE`, or else from the variable.
+
+    A file is preferred: a process's environment shows up in inspection tools and crash reports.
+    """
+    path = text(f"{name}_FILE")
+    if not path:
+        return required(name, f"{meaning} (or its file in {PREFIX}{name}_FILE)")
+    try:
+        value = Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ImproperlyConfigured(f"{PREFIX}{name}_FILE can't be read: {error}.") from error
+    if not value:
+        raise ImproperlyConfigured(f"{PREFIX}{name}_FILE names an empty file: {path}.")
+    return value
+
+
+def listing(name: str, default: Iterable[str] = ()) -> list[str]:
+    """Return a variable that holds values separated by commas."""
+    value = text(name)
+    return [part.strip() for part in value.split(",") if part.strip()] or list(default)
+
+
+def flag(name: str, *, default: bool) -> bool:
+    """Return a variable that says yes or no; anything else is refused by name."""
+    value = text(name).lower()
+    if value in ("", "true", "false"):
+        return default if not value else value == "true"
+    raise ImproperlyConfigured(f"{PREFIX}{name} must be true or false, not {value!r}.")
+
+
+def roles(default: Iterable[str] = KNOWN_ROLES) -> frozenset[str]:
+    """Return the roles that this process plays: a part of `relay`, `bank`, `web`."""
+    chosen = frozenset(listing("ROLES", default))
+    unknown = sorted(chosen - set(KNOWN_ROLES))
+    if unknown:
+        raise ImproperlyConfigured(
+            f"{PREFIX}ROLES names {', '.join(unknown)}; known are {', '.join(KNOWN_ROLES)}."
+        )
+    if not chosen & {"relay", "bank"}:
+        raise ImproperlyConfigured(f"{PREFIX}ROLES needs relay or bank: web shows what is there.")
+    return chosen
+
+
+def sqlite_database(path: Path | str) -> dict[str, Any]:
+    """Return Django's settings of one SQLite file, as durable as SQLite can be.
+
+    IMMEDIATE takes the write lock when a transaction begins: a transaction that reads first and
+    writes later would otherwise fail at once when another one wrote in between, without waiting.
+    """
+    return {
+        "ENGINE": SQLITE_ENGINE,
+        "NAME": str(path),
+        "OPTIONS": {
+            "transaction_mode": "IMMEDIATE",
+            "timeout": SQLITE_BUSY_SECONDS,
+            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL",
+        },
+    }
+
+
+def database_from_url(name: str, url: str) -> dict[str, Any]:
+    """Return Django's settings of the database at `url` (`sqlite:///file` or `postgresql://…`).
+
+    `name` is the variable that an error shall name.
+    """
+    try:
+        parsed = dict(_environment.db_url_config(url))
+    except (ValueError, KeyError, ImproperlyConfigured) as error:
+        raise ImproperlyConfigured(f"{PREFIX}{name} is no database URL.") from error
+    if parsed.get("ENGINE") == SQLITE_ENGINE:
+        return sqlite_database(parsed["NAME"])
+    if parsed.get("ENGINE") != "django.db.backends.postgresql":
+        raise ImproperlyConfigured(f"{PREFIX}{name} must be a sqlite or postgresql URL.")
+    options = {"connect_timeout": POSTGRESQL_CONNECT_SECONDS, **parsed.get("OPTIONS", {})}
+    return {**parsed, "OPTIONS": options}
+
+
+def channel_layers(redis_url: str) -> dict[str, dict[str, Any]]:
+    """Return the channel layer between processes, or one within this process without Redis."""
+    if not redis_url:
+        return {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
+    return {
+        "default": {
+            "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
+            "CONFIG": {"hosts": [redis_url]},
+        }
+    }

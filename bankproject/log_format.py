@@ -1,0 +1,57 @@
+"""How log lines look: JSON for machines in production, columns for people in development."""
+
+from typing import Any
+
+import structlog
+from structlog.typing import Processor
+
+_SHARED_PROCESSORS: tuple[Processor, ...] = (
+    structlog.contextvars.merge_contextvars,
+    structlog.stdlib.add_logger_name,
+    structlog.stdlib.add_log_level,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+)
+
+
+def logging_settings(*, as_json: bool, level: str) -> dict[str, Any]:
+    """Configure structlog and return the `LOGGING` setting that formats the rest the same way."""
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *_SHARED_PROCESSORS,
+            structlog.stdlib.PositionalArgumentsFormatter(),
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {
+            "lines": {
+                "()": structlog.stdlib.ProcessorFormatter,
+                "foreign_pre_chain": list(_SHARED_PROCESSORS),
+                "processors": _render(as_json=as_json),
+            }
+        },
+        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "lines"}},
+        "root": {"handlers": ["stderr"], "level": level},
+        "loggers": {
+            # Django gives these handlers of their own; everything leaves by the root instead.
+            "django": {"handlers": [], "level": level, "propagate": True},
+            "django.server": {"handlers": [], "level": level, "propagate": True},
+        },
+    }
+
+
+def _render(*, as_json: bool) -> list[Processor]:
+    drop_meta: Processor = structlog.stdlib.ProcessorFormatter.remove_processors_meta
+    if not as_json:
+        return [drop_meta, structlog.dev.ConsoleRenderer(colors=False)]
+    return [
+        drop_meta,
+        structlog.processors.format_exc_info,
+        structlog.processors.JSONRenderer(),
+    ]

@@ -1,0 +1,16 @@
+"""HTTP addresses: the admin where the web role is played, and what machines ask."""
+
+from django.conf import settings
+from django.contrib import admin
+from django.urls import URLPattern, URLResolver, path
+
+from bankproject import views
+
+urlpatterns: list[URLPattern | URLResolver] = [
+    path("healthz", views.healthz, name="healthz"),
+    path("readyz", views.readyz, name="readyz"),
+]
+if settings.METRICS:
+    urlpatterns.append(path("metrics", views.metrics, name="metrics"))
+if "web" in settings.ROLES:
+    urlpatterns.append(path("admin/", admin.site.urls))
