@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Annotated, Final
 
@@ -186,7 +186,7 @@ class EncryptionKey:
 
     suite: Suite
     key_id: bytes
-    public: bytes
+    public: bytes = field(repr=False)
 
     def hpke_key(self) -> HpkePublicKey:
         """Return the key object that HPKE takes."""
@@ -457,8 +457,8 @@ def _check_validity(bundle: Bundle, now: int) -> None:
 def check_succession(old: Bundle, new: Bundle) -> None:
     """Check that ``new`` may take the place of ``old`` without anybody being asked.
 
-    The same bytes may always come again. Otherwise the generation must rise, and a new identity must
-    be signed by the old one.
+    The same bytes may always come again. Otherwise the generation must rise, and a new identity
+    must be signed by the old one.
 
     :raises RelayError: ``bad_bundle`` for a generation that doesn't rise; ``id_taken`` for an
         identity that the old one did not sign.

@@ -48,7 +48,7 @@ __all__ = [
     "Opened",
     "ReplayWindow",
     "SignedMessage",
-    "UnsealedRefusal",
+    "UnsealedRefusalError",
     "check_times",
     "compose",
     "open_reply",
@@ -212,7 +212,7 @@ def seal(signed: SignedMessage, reply_key: bytes, envelope: Envelope, key: Encry
 
 
 def _pad(content: bytes, already: int = 0) -> bytes:
-    """Return length (4, big-endian), content, and zeros up to a multiple of 256 with ``already``."""
+    """Return length (4, big-endian), content, zeros up to a multiple of 256 with ``already``."""
     length = already + _LENGTH_BYTES + len(content)
     return struct.pack(">I", len(content)) + content + bytes(-length % limits.SEAL_PADDING_BYTES)
 
@@ -354,11 +354,11 @@ def verify_evidence(evidence: bytes, identity_key: bytes) -> Inner:
 # --- Replies ----------------------------------------------------------------------------------
 
 
-class UnsealedRefusal(TellerwireError):
+class UnsealedRefusalError(TellerwireError):
     """The other side says that it could not open the request.
 
-    Nothing vouches for it: a client may fetch keys again and resend the same signed bytes, and never
-    takes an order for ended because of it.
+    Nothing vouches for it: a client may fetch keys again and resend the same signed bytes, and
+    never takes an order for ended because of it.
     """
 
     def __init__(self, code: Code) -> None:
@@ -396,11 +396,11 @@ def seal_reply(reply_key: bytes, request_hash: bytes, answer: bytes, nonce: byte
 def open_reply(body: bytes, reply_key: bytes, request_hash: bytes) -> bytes:
     """Return the answer inside a reply.
 
-    :raises UnsealedRefusal: the other side could not open the request, or somebody claims so.
+    :raises UnsealedRefusalError: the other side could not open the request, or somebody claims so.
     :raises EndToEndError: ``not_authentic``.
     """
     if body[:1] == bytes((_REFUSAL,)):
-        raise UnsealedRefusal(_read_refusal(body[1:]))
+        raise UnsealedRefusalError(_read_refusal(body[1:]))
     if body[:1] != bytes((_KEYED,)) or len(body) < 1 + REPLY_NONCE_BYTES + _TAG_BYTES:
         raise EndToEndError(Code.NOT_AUTHENTIC)
     nonce = body[1 : 1 + REPLY_NONCE_BYTES]
