@@ -1,0 +1,273 @@
+"""The one decision: may this person do this to this account. What nothing grants is denied.
+
+What is granted, and by what:
+
+* a person may view, transfer from and withdraw from the accounts that he or she owns;
+* an active employee of the organization that owns an account may do what the employee's
+  permissions say, given directly or by roles of that organization;
+* an active employee of the bank with the permission ``deposit`` may deposit to every customer's
+  account, and does not thereby see it;
+* the bank's own accounts (cash, issuance) may at the most be viewed: money enters and leaves
+  through them only by withdrawals, deposits and the bank's own issues.
+
+Whoever is blocked, or has no key in force, may do nothing at all.
+
+How a denial is named is part of the rule. Who may not see an account is told
+``account_unavailable``, exactly as if it did not exist; ``permission_denied`` is for those who
+see it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from django.db.models import F, FilteredRelation, Q, QuerySet
+
+from bank.models import (
+    Account,
+    AccountKind,
+    Employee,
+    EmployeeStatus,
+    Permission,
+    Person,
+    PersonStatus,
+)
+from protocol.errors import Code
+
+__all__ = ["AccountFacts", "Decision", "Grants", "Standing", "decide", "load_grants"]
+
+
+class AccountFacts(Protocol):
+    """What the decision reads of an account; ``Account`` has it, and so may a leaner row."""
+
+    @property
+    def kind(self) -> str:
+        """One of ``AccountKind``."""
+
+    @property
+    def owner_person_id(self) -> int | None:
+        """The owner, where that is a person."""
+
+    @property
+    def owner_organization_id(self) -> int | None:
+        """The owner, where that is an organization."""
+
+    @property
+    def order_limit(self) -> int | None:
+        """The largest amount that one order may take from the account, in minor units."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Whether something is allowed; truthy if so.
+
+    :param code: ``None`` where it is allowed, else the wire code of the refusal.
+    :param order_limit: the largest amount of one order, in minor units of the account's currency;
+        ``None`` for no limit. The smaller one of the employee's limit and the account's.
+    """
+
+    allowed: bool
+    code: Code | None = None
+    order_limit: int | None = None
+
+    def __bool__(self) -> bool:
+        return self.allowed
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a person stands with the bank.
+
+    :param active: not blocked.
+    :param fingerprint: 32 hexadecimal digits of the key in force, or ``None`` without one.
+    :param identity_key: the 32 bytes of that key's public half.
+    """
+
+    active: bool
+    fingerprint: str | None
+    identity_key: bytes | None
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the bank acts on what this person signs."""
+        return self.active and self.fingerprint is not None
+
+
+@dataclass(slots=True)
+class _Employment:
+    """What an active employee of one organization may do, and up to which amount."""
+
+    order_limit: int | None
+    permissions: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True, slots=True)
+class Grants:
+    """What :func:`load_grants` read: enough to decide for these persons and these accounts.
+
+    It is as of one moment. Read it inside the transaction that acts on it and drop it after.
+    """
+
+    _standings: Mapping[int, Standing]
+    _employments: Mapping[tuple[int, int], _Employment]
+    _bank_id: int | None
+
+    def standing(self, person_id: int) -> Standing | None:
+        """Return how a person stands, or ``None`` for one whom the bank doesn't know."""
+        return self._standings.get(person_id)
+
+    def decide(self, person_id: int, account: AccountFacts, permission: str) -> Decision:
+        """Return whether the person may do that to the account.
+
+        :raises ValueError: if there is no such permission; that is a bug, not a refusal.
+        """
+        wanted = Permission(permission)
+        standing = self._standings.get(person_id)
+        if standing is None:
+            return Decision(allowed=False, code=Code.UNKNOWN_SENDER)
+        if not standing.accepted:
+            return Decision(allowed=False, code=Code.KEY_REVOKED)
+        if wanted is Permission.DEPOSIT:
+            granted = self._deposit(person_id, account)
+        elif wanted is Permission.VIEW:
+            granted = self._view(person_id, account)
+        else:
+            granted = self._debit(person_id, account, wanted)
+        if granted is not None:
+            return granted
+        if self._view(person_id, account) is not None:
+            return Decision(allowed=False, code=Code.PERMISSION_DENIED)
+        return Decision(allowed=False, code=Code.ACCOUNT_UNAVAILABLE)
+
+    def _employment(
+        self, person_id: int, organization_id: int | None, permission: Permission
+    ) -> _Employment | None:
+        """Return the employment that gives the permission, or ``None`` where none does."""
+        if organization_id is None:
+            return None
+        employment = self._employments.get((person_id, organization_id))
+        if employment is None or permission.value not in employment.permissions:
+            return None
+        return employment
+
+    def _view(self, person_id: int, account: AccountFacts) -> Decision | None:
+        owns = account.owner_person_id == person_id
+        employed = self._employment(person_id, account.owner_organization_id, Permission.VIEW)
+        return Decision(allowed=True) if owns or employed is not None else None
+
+    def _debit(
+        self, person_id: int, account: AccountFacts, permission: Permission
+    ) -> Decision | None:
+        if account.kind != AccountKind.CUSTOMER:
+            return None
+        if account.owner_person_id == person_id:
+            return Decision(allowed=True, order_limit=account.order_limit)
+        employed = self._employment(person_id, account.owner_organization_id, permission)
+        if employed is None:
+            return None
+        order_limit = _smaller(employed.order_limit, account.order_limit)
+        return Decision(allowed=True, order_limit=order_limit)
+
+    def _deposit(self, person_id: int, account: AccountFacts) -> Decision | None:
+        if account.kind != AccountKind.CUSTOMER:
+            return None
+        teller = self._employment(person_id, self._bank_id, Permission.DEPOSIT)
+        if teller is None:
+            return None
+        # The account's own limit is on what an order takes from it, and a deposit takes nothing.
+        return Decision(allowed=True, order_limit=teller.order_limit)
+
+
+def load_grants(person_ids: Iterable[int], account_ids: Iterable[int]) -> Grants:
+    """Read what is needed to decide for these persons on these accounts, in three queries.
+
+    Call it inside the transaction that acts on the decisions, after its locks were taken: then
+    a permission or key that was withdrawn before the transaction counts no more.
+
+    :param person_ids: primary keys of persons; unknown ones are denied later.
+    :param account_ids: primary keys of the accounts that decisions may be about.
+    """
+    persons, accounts = set(person_ids), set(account_ids)
+    if not persons:
+        return Grants({}, {}, None)
+    employees = _active_employees(persons, accounts)
+    employments: dict[tuple[int, int], _Employment] = {}
+    bank_id: int | None = None
+    for person_id, organization_id, is_bank, order_limit, permission in employees.values_list(
+        "person_id",
+        "organization_id",
+        "organization__is_bank",
+        "order_limit",
+        "permissions__permission",
+    ):
+        key = (person_id, organization_id)
+        employment = employments.setdefault(key, _Employment(order_limit))
+        if permission is not None:
+            employment.permissions.add(permission)
+        if is_bank:
+            bank_id = organization_id
+    for key, permissions in _permissions_by_role(employees).items():
+        # Somebody who was employed between the two reads is not yet an employee to this decision.
+        if key in employments:
+            employments[key].permissions.update(permissions)
+    return Grants(_read_standings(persons), employments, bank_id)
+
+
+def decide(person: Person, account: Account, permission: str) -> Decision:
+    """Return whether one person may do that to one account, as of now.
+
+    :raises ValueError: if there is no such permission.
+    """
+    return load_grants([person.pk], [account.pk]).decide(person.pk, account, permission)
+
+
+def _read_standings(person_ids: set[int]) -> dict[int, Standing]:
+    rows = (
+        Person.objects.filter(pk__in=person_ids)
+        .annotate(key_in_force=FilteredRelation("keys", condition=Q(keys__revoked_at__isnull=True)))
+        .order_by()
+        .values_list("pk", "status", "key_in_force__fingerprint", "key_in_force__identity_key")
+    )
+    return {
+        person_id: Standing(
+            active=status == PersonStatus.ACTIVE,
+            fingerprint=fingerprint,
+            identity_key=None if identity_key is None else bytes(identity_key),
+        )
+        for person_id, status, fingerprint, identity_key in rows
+    }
+
+
+def _active_employees(person_ids: set[int], account_ids: set[int]) -> QuerySet[Employee]:
+    """Return the employments that can matter: at the bank, or at an owner of these accounts."""
+    owners = (
+        Account.objects.filter(pk__in=account_ids, owner_organization__isnull=False)
+        .order_by()
+        .values("owner_organization_id")
+    )
+    return Employee.objects.filter(
+        Q(organization__is_bank=True) | Q(organization_id__in=owners),
+        person_id__in=person_ids,
+        status=EmployeeStatus.ACTIVE,
+    ).order_by()
+
+
+def _permissions_by_role(employees: QuerySet[Employee]) -> dict[tuple[int, int], set[str]]:
+    """Return what roles give; a role of another organization gives nothing."""
+    permissions: dict[tuple[int, int], set[str]] = defaultdict(set)
+    rows = employees.filter(
+        roles__organization_id=F("organization_id"), roles__permissions__permission__isnull=False
+    ).values_list("person_id", "organization_id", "roles__permissions__permission")
+    for person_id, organization_id, permission in rows:
+        permissions[person_id, organization_id].add(permission)
+    return permissions
+
+
+def _smaller(one: int | None, other: int | None) -> int | None:
+    """Return the smaller of two limits, where ``None`` is no limit."""
+    if one is None or other is None:
+        return one if other is None else other
+    return min(one, other)
