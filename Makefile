@@ -1,0 +1,78 @@
+# Everything here works in a fresh clone with Python 3.11 or newer and make; `make help` lists it.
+
+SHELL := /bin/bash
+VENV := .venv
+PY := $(VENV)/bin/python
+RUNTIME := $(VENV)/.runtime
+TOOLS := $(VENV)/.tools
+PIP := $(PY) -m pip --disable-pip-version-check --quiet
+# Folders whose behaviour depends on the database: they run a second time, on PostgreSQL.
+DATABASE_TESTS := $(wildcard tests/bank tests/relay tests/integration tests/races tests/faults)
+PYTEST := $(PY) -m pytest
+LOCK := $(VENV)/bin/uv pip compile --no-config --quiet --universal --python-version 3.11 \
+	--generate-hashes --no-annotate --custom-compile-command "make lock"
+
+# Values that satisfy the production settings for a check that connects to nothing.
+THROWAWAY_PRODUCTION = DJANGO_SETTINGS_MODULE=bankproject.settings.production \
+	TELLERWIRE_SECRET_KEY=$$($(PY) -c 'import secrets; print(secrets.token_urlsafe(64))') \
+	TELLERWIRE_ALLOWED_HOSTS=bank.example \
+	TELLERWIRE_RELAY_NAME=relay.example \
+	TELLERWIRE_DATABASE_URL=postgresql://nobody@127.0.0.1:1/bank \
+	TELLERWIRE_RELAY_DATABASE_URL=postgresql://nobody@127.0.0.1:1/relay \
+	TELLERWIRE_REDIS_URL=redis://127.0.0.1:1/0
+
+.DEFAULT_GOAL := help
+.PHONY: help demo run test test-sqlite test-postgresql check bench lock clean
+
+help: ## list what can be made
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | column -t -s @
+
+demo: $(RUNTIME) ## two people, a bank and a relay: money moves, seconds long, on fresh data
+	$(PY) -m bankproject.demo
+
+run: $(RUNTIME) ## the same, and it stays until Ctrl-C
+	$(PY) -m bankproject.demo --stay
+
+test: test-sqlite test-postgresql ## everything on SQLite, then what knows a database on PostgreSQL
+
+test-sqlite: $(TOOLS) ## every test, with SQLite and Redis
+	TELLERWIRE_TEST_DATABASE=sqlite $(PYTEST) tests
+
+test-postgresql: $(TOOLS) ## the tests that know a database, with PostgreSQL and Redis
+	TELLERWIRE_TEST_DATABASE=postgresql $(PYTEST) $(DATABASE_TESTS)
+
+check: $(TOOLS) ## style, types, deployment checks, migrations, import rules
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy --strict protocol clients
+	$(VENV)/bin/mypy bankproject relay bank tests manage.py $(wildcard benchmarks)
+	env $(THROWAWAY_PRODUCTION) $(PY) manage.py check --deploy --fail-level WARNING
+	TELLERWIRE_DATA_DIR=$(VENV)/check $(PY) manage.py makemigrations --check --dry-run
+	$(PYTEST) -q tests/architecture
+
+bench: $(TOOLS) ## every benchmark, one after the other
+	@set -e; for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(PY) $$script; done
+
+lock: $(TOOLS) ## pin the direct dependencies of *.in with hashes (UPGRADE=--upgrade for newer ones)
+	$(LOCK) $(UPGRADE) requirements.in -o requirements.txt
+	$(LOCK) $(UPGRADE) requirements-dev.in -o requirements-dev.txt
+
+clean: ## remove the environment, caches and local data
+	rm -rf $(VENV) var staticfiles .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(PY):
+	@for python in python3.11 python3 python; do \
+		if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+			echo "making $(VENV) with $$($$python --version)"; exec $$python -m venv $(VENV); \
+		fi; \
+	done; \
+	echo "Tellerwire needs Python 3.11 or newer as python3.11 or python3 on the PATH." >&2; exit 1
+
+$(RUNTIME): requirements.txt | $(PY)
+	$(PIP) install --require-hashes -r requirements.txt
+	@touch $@
+
+$(TOOLS): requirements.txt requirements-dev.txt | $(PY)
+	$(PIP) install --require-hashes -r requirements-dev.txt
+	@touch $(RUNTIME) $@
