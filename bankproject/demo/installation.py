@@ -1,0 +1,107 @@
+"""A whole Tellerwire in one folder: databases, keys, configurations, relay and bank."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from bankproject.demo.processes import Programs, clean_environment, free_port, http_answers
+
+__all__ = ["HOME", "PASSPHRASE", "Installation", "prepare", "start_bank", "start_relay"]
+
+HOME: Final = Path(__file__).resolve().parent.parent.parent
+FIXTURES: Final = HOME / "fixtures"
+PASSPHRASE: Final = "demo"
+OPERATOR: Final = "operator"
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """Where everything of one demonstration is."""
+
+    folder: Path
+    port: int
+    operator_password: str
+
+    @property
+    def web(self) -> str:
+        """The address of the relay's and the bank's web server."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def relay(self) -> str:
+        """The address that clients connect to."""
+        return f"ws://127.0.0.1:{self.port}/relay"
+
+    def config(self, person: str) -> Path:
+        """Return the configuration file of one of the demo's persons."""
+        return self.folder / f"{person}.json"
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment in which every program of this installation runs."""
+        return clean_environment() | {
+            "DJANGO_SETTINGS_MODULE": "bankproject.settings.development",
+            "PYTHONUNBUFFERED": "1",
+            "PYTHONUTF8": "1",
+            "COLUMNS": "100",
+            "TELLERWIRE_DATA_DIR": str(self.folder),
+            "TELLERWIRE_DEBUG": "false",
+            "TELLERWIRE_LOG_LEVEL": "WARNING",
+            "TELLERWIRE_BANK_KEY_FILE": str(self.folder / "bank.key"),
+            "TELLERWIRE_BANK_PASSPHRASE_FILE": str(self.folder / "passphrase"),
+            "TELLERWIRE_BANK_RELAY_URL": self.relay,
+            "TELLERWIRE_PASSPHRASE": PASSPHRASE,
+            "TELLERWIRE_STATE": str(self.folder / "state"),
+        }
+
+
+def prepare(folder: Path, port: int | None = None) -> Installation:
+    """Copy the demo's keys and configurations into ``folder`` and point them at ``port``.
+
+    The keys are copied because programs rotate what is in them.
+    """
+    chosen = port if port is not None else free_port()
+    for source in sorted((FIXTURES / "demo").iterdir()):
+        if source.suffix in {".key", ".json"}:
+            shutil.copyfile(source, folder / source.name)
+            (folder / source.name).chmod(0o600)
+    (folder / "passphrase").write_text(PASSPHRASE + "\n", encoding="utf-8")
+    for config in folder.glob("demo-*.json"):
+        contents = json.loads(config.read_text(encoding="utf-8"))
+        contents["server"] = {"ip": "127.0.0.1", "port": str(chosen)}
+        config.write_text(json.dumps(contents, ensure_ascii=False, indent=2), encoding="utf-8")
+    return Installation(folder, chosen, secrets.token_urlsafe(9))
+
+
+def fill_databases(programs: Programs) -> None:
+    """Make both databases and load the demo bank, opening balances included."""
+    programs.run(["manage.py", "migrate", "--verbosity", "0"])
+    programs.run(["manage.py", "migrate", "--database", "relay", "--verbosity", "0"])
+    programs.run(["manage.py", "loaddata", "--verbosity", "0", "fixtures/demo_bank.json"])
+
+
+def start_relay(programs: Programs, installation: Installation) -> None:
+    """Start the server: the relay and the operators' pages."""
+    programs.start(
+        "server",
+        ["-m", "bankproject.serve", "--port", str(installation.port)],
+        lambda _: http_answers(installation.port, "/healthz"),
+    )
+
+
+def start_bank(programs: Programs) -> None:
+    """Start the bank, a client of the relay like any other."""
+    programs.start("bank", ["manage.py", "runbank"], lambda output: "bank ready" in output)
+
+
+def make_operator(programs: Programs, installation: Installation) -> None:
+    """Let somebody log in to the admin, with a password made for this run."""
+    code = (
+        "from django.contrib.auth import get_user_model as model;"
+        f"model().objects.create_superuser({OPERATOR!r}, '', {installation.operator_password!r})"
+    )
+    programs.run(["manage.py", "shell", "--no-imports", "--verbosity", "0", "-c", code])
