@@ -10,6 +10,8 @@ from bank.models.grants import (
     Role,
     RolePermission,
 )
+from bank.models.ledger import Entry, Transfer, TransferKind
+from bank.models.orders import Order, OrderOperation, OrderResult
 from bank.models.parties import Organization, Person, PersonKey, PersonStatus
 
 __all__ = [
@@ -22,6 +24,10 @@ __all__ = [
     "Employee",
     "EmployeePermission",
     "EmployeeStatus",
+    "Entry",
+    "Order",
+    "OrderOperation",
+    "OrderResult",
     "Organization",
     "Permission",
     "Person",
@@ -29,4 +35,6 @@ __all__ = [
     "PersonStatus",
     "Role",
     "RolePermission",
+    "Transfer",
+    "TransferKind",
 ]
