@@ -237,7 +237,8 @@ def create_guards(apps: StateApps, editor: BaseDatabaseSchemaEditor) -> None:
     """Create the triggers of this database."""
     if editor.connection.vendor == "postgresql":
         editor.execute(POSTGRESQL_STORAGE)
-        editor.execute(POSTGRESQL_FUNCTIONS)
+        # Without parameters: the percent signs belong to the messages, not to placeholders.
+        editor.execute(POSTGRESQL_FUNCTIONS, params=None)
         for name, (table, definition) in POSTGRESQL_TRIGGERS.items():
             editor.execute(f"CREATE TRIGGER {name} {definition}")
             # ALWAYS: session_replication_role = replica would silence the others.
