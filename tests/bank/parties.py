@@ -13,6 +13,7 @@ from bank.models import (
     Currency,
     Employee,
     EmployeePermission,
+    Entry,
     Organization,
     Person,
     PersonKey,
@@ -122,3 +123,15 @@ def make_role(organization: Organization, name: str, *permissions: str) -> Role:
     for permission in permissions:
         RolePermission.objects.create(role=role, permission=permission)
     return role
+
+
+def give(account: Account, amount: int, *, held: int = 0) -> None:
+    """Let an account hold an amount, by the one entry that the guards of the balance look at.
+
+    For tests of what surrounds the ledger: there is no order and no transfer behind it.
+    """
+    Entry.objects.create(
+        account=account, transfer_id=account.pk, amount=amount, balance_after=amount
+    )
+    Account.objects.filter(pk=account.pk).update(balance=amount, held=held)
+    account.refresh_from_db()

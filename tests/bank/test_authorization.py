@@ -98,11 +98,6 @@ def by_two_roles_and_directly(world: World) -> None:
     hired.roles.add(make_role(world.club, "two", "withdraw", "transfer"))
 
 
-def by_role_of_another_organization(world: World) -> None:
-    hired = make_employee(world.club, world.person, "view")
-    hired.roles.add(make_role(world.rival, "role", *PERMISSIONS))
-
-
 def role_without_being_given_it(world: World) -> None:
     make_employee(world.club, world.person, "view")
     make_role(world.club, "role", *PERMISSIONS)
@@ -176,8 +171,6 @@ MATRIX: list[tuple[str, Callable[[World], None], str]] = [
                                         "AAAD    UUUU    UUUU    UUUU    UUUU    UUUU    UUUU"),
     ("two roles and directly", by_two_roles_and_directly,
                                         "AAAD    UUUU    AAAD    UUUU    UUUU    UUUU    UUUU"),
-    ("a role of another organization", by_role_of_another_organization,
-                                        "AAAD    UUUU    ADDD    UUUU    UUUU    UUUU    UUUU"),
     ("a role that was not given", role_without_being_given_it,
                                         "AAAD    UUUU    ADDD    UUUU    UUUU    UUUU    UUUU"),
     ("suspended", suspended,            "AAAD    UUUU    UUUU    UUUU    UUUU    UUUU    UUUU"),
