@@ -33,3 +33,5 @@ DATABASES = {
 # Hashing a password slowly is the point elsewhere; here it would only cost time.
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 LOG_LEVEL = "WARNING"
+WHITENOISE_AUTOREFRESH = True
+WHITENOISE_USE_FINDERS = True
