@@ -14,7 +14,7 @@ import msgspec
 
 from protocol import limits
 from protocol.encoding import b64u, decode_strict, unb64u
-from protocol.errors import Code, EndToEndError, Retry
+from protocol.errors import Code, EndToEndError, MisuseError, Retry
 from protocol.identifiers import (
     AccountNumber,
     ClientId,
@@ -76,7 +76,14 @@ Detail = Annotated[str, msgspec.Meta(max_length=limits.DETAIL_CHARS_MAX)]
 # --- What a customer sends --------------------------------------------------------------------
 
 
-class _Order(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="operation"):
+class _Confidential(msgspec.Struct, frozen=True):
+    """What may end up in a log only by its name: it says who pays whom, and how much."""
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
+
+
+class _Order(_Confidential, frozen=True, forbid_unknown_fields=True, tag_field="operation"):
     pass
 
 
@@ -123,12 +130,15 @@ class Issue(_Order, frozen=True, tag="issue"):
 Order = Transfer | Withdraw | Deposit | Issue
 
 
-class _Query(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="operation"):
+class _Query(_Confidential, frozen=True, forbid_unknown_fields=True, tag_field="operation"):
     pass
 
 
 class AccountsQuery(_Query, frozen=True, tag="accounts"):
-    """The accounts that the customer may see."""
+    """A page of the accounts that the customer may see, in the order of their numbers."""
+
+    after: AccountNumber | None = None
+    """Only accounts whose number comes after this one; None begins with the first."""
 
 
 class BalanceQuery(_Query, frozen=True, tag="balance"):
@@ -174,7 +184,7 @@ class Outcome(StrEnum):
     REFUSED = "refused"
 
 
-class TransferLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class TransferLine(_Confidential, frozen=True, forbid_unknown_fields=True):
     """One booked transfer of a receipt."""
 
     id: UuidText
@@ -187,7 +197,7 @@ class TransferLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     exponent: int
 
 
-class BalanceLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class BalanceLine(_Confidential, frozen=True, forbid_unknown_fields=True):
     """An account's balance at a point of the ledger, in minor units."""
 
     account: AccountNumber
@@ -222,8 +232,12 @@ class Receipt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sequence: int
     """The ledger's sequence after it."""
 
+    def __repr__(self) -> str:
+        code = "" if self.code is None else f": {self.code.value}"
+        return f"<Receipt {self.outcome.value} {self.order_id}{code}>"
 
-class SignedReceipt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+
+class SignedReceipt(_Confidential, frozen=True, forbid_unknown_fields=True):
     """A receipt as it travels and is stored: exact bytes and signature, as base64url."""
 
     receipt: str
@@ -253,13 +267,18 @@ def open_receipt(signed: SignedReceipt, bank_identity: bytes) -> Receipt:
         raise EndToEndError(Code.NOT_AUTHENTIC, f"the receipt: {error}") from error
     if not verify(bank_identity, signature, _RECEIPT_CONTEXT + raw):
         raise EndToEndError(Code.NOT_AUTHENTIC, "the receipt is not signed by this bank")
-    return _decode(raw, Receipt)
+    receipt = _decode(raw, Receipt)
+    if receipt.version != limits.PROTOCOL_VERSION:
+        raise EndToEndError(Code.BAD_MESSAGE, f"receipt version {receipt.version} is not known")
+    if (receipt.code is None) != (receipt.outcome is Outcome.ACCEPTED):
+        raise EndToEndError(Code.BAD_MESSAGE, "the receipt's outcome and code contradict")
+    return receipt
 
 
 # --- What the bank answers --------------------------------------------------------------------
 
 
-class AccountLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class AccountLine(_Confidential, frozen=True, forbid_unknown_fields=True):
     """One account in the answer to `accounts`, with what the customer may do there."""
 
     account: AccountNumber
@@ -276,14 +295,16 @@ class AccountLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     exponent: int
 
 
-class AccountsResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="accounts"):
-    """The answer to `accounts`."""
+class AccountsResult(_Confidential, frozen=True, forbid_unknown_fields=True, tag="accounts"):
+    """The answer to `accounts`: a page, in the order of the account numbers."""
 
     accounts: list[AccountLine]
     sequence: int
+    next_after: AccountNumber | None = None
+    """Ask for the next page with this as `after`; None after the last page."""
 
 
-class BalanceResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="balance"):
+class BalanceResult(_Confidential, frozen=True, forbid_unknown_fields=True, tag="balance"):
     """The answer to `balance`."""
 
     balance: BalanceLine
@@ -291,7 +312,7 @@ class BalanceResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag
     sequence: int
 
 
-class StatementLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class StatementLine(_Confidential, frozen=True, forbid_unknown_fields=True):
     """One entry of a statement, in minor units."""
 
     sequence: int
@@ -306,7 +327,7 @@ class StatementLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     value_date: Milliseconds | None
 
 
-class StatementResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="statement"):
+class StatementResult(_Confidential, frozen=True, forbid_unknown_fields=True, tag="statement"):
     """The answer to `statement`: a page, newest first."""
 
     account: AccountNumber
@@ -337,10 +358,19 @@ class Answer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     receipt: SignedReceipt | None = None
     result: Result | None = None
 
+    def __repr__(self) -> str:
+        return f"<Answer to {self.re}: {self.code or self.receipt or self.result!r}>"
+
 
 def encode_answer(answer: Answer) -> bytes:
-    """Return the JSON of an answer."""
-    return msgspec.json.encode(answer)
+    """Return the JSON of an answer.
+
+    :raises MisuseError: if it is longer than what a reply can hold.
+    """
+    raw = msgspec.json.encode(answer)
+    if len(raw) > limits.INNER_BYTES_MAX:
+        raise MisuseError(f"an answer has at most {limits.INNER_BYTES_MAX} bytes")
+    return raw
 
 
 def decode_answer(raw: bytes) -> Answer:

@@ -59,8 +59,8 @@ def check_client_id(text: str) -> str:
 def check_name(text: str) -> str:
     """Return a first or last name if it is in the form in which names travel.
 
-    That form is: 1 to 100 characters, Unicode NFC, no comma, no control or format characters, no
-    white space at either end.
+    That form is: 1 to 100 characters, Unicode NFC, no comma nor anything that is compared as
+    one (a full-width comma, say), no control or format characters, no white space at either end.
 
     :raises ValueError: with words that say what is wrong.
     """
@@ -68,7 +68,7 @@ def check_name(text: str) -> str:
         raise ValueError(f"a name has 1 to {limits.NAME_CHARS_MAX} characters")
     if text != text.strip():
         raise ValueError("a name has no white space at its ends")
-    if "," in text:
+    if "," in unicodedata.normalize("NFKC", text):
         raise ValueError("a name has no comma")
     # C covers controls, formats (invisible and bidirectional marks), surrogates and unassigned.
     if any(unicodedata.category(char)[0] == "C" or char in "\u2028\u2029" for char in text):
@@ -95,8 +95,8 @@ def split_name(text: str) -> tuple[str, str]:
 
 
 def is_name_query(text: str) -> bool:
-    """Return whether a look-up text is a name (it has a comma) rather than an id."""
-    return "," in text
+    """Return whether a look-up text is a name (it has a comma, of any width) and not an id."""
+    return "," in unicodedata.normalize("NFKC", text)
 
 
 def name_key(text: str) -> str:

@@ -20,7 +20,12 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
 from protocol.encoding import b64u, decode_strict, unb64u
-from protocol.errors import KeyFileFormatError, ProtocolError, WrongPassphraseError
+from protocol.errors import (
+    KeyFileFormatError,
+    MisuseError,
+    ProtocolError,
+    WrongPassphraseError,
+)
 from protocol.identifiers import ClientId, Milliseconds
 from protocol.keys import (
     Bundle,
@@ -200,7 +205,10 @@ def rotate_prekeys(
 def encrypt_key_file(
     key_file: KeyFile, passphrase: str, random_bytes: RandomBytes, cost: Cost = DEFAULT_COST
 ) -> bytes:
-    """Return the bytes of a key file under ``passphrase``."""
+    """Return the bytes of a key file under ``passphrase``.
+
+    :raises MisuseError: the cost is one with which the file would be refused when it is opened.
+    """
     header = KeyFileHeader(
         format=FORMAT,
         version=FORMAT_VERSION,
@@ -224,6 +232,10 @@ def encrypt_key_file(
         bundle=key_file.signed_bundle,
     )
     line = msgspec.json.encode(header)
+    try:
+        read_key_file_header(line)
+    except KeyFileFormatError as error:
+        raise MisuseError(f"nobody could open such a key file: {error}") from error
     cipher = AESGCM(_stretch(header, passphrase))
     sealed = cipher.encrypt(unb64u(header.nonce), msgspec.json.encode(contents), line)
     return line + b"\n" + b64u(sealed).encode("ascii") + b"\n"
@@ -278,7 +290,7 @@ def _read_contents(header: KeyFileHeader, raw: bytes) -> KeyFile:
             for item in contents.prekeys
         )
         bundle = open_bundle(contents.bundle)
-    except (ValueError, ProtocolError) as error:
+    except (ValueError, ProtocolError, MisuseError) as error:
         raise KeyFileFormatError(f"the key file's contents are damaged: {error}") from error
     claimed = (header.client_id, header.fingerprint)
     actual = (bundle.id, b64u(fingerprint(bundle.id, identity.public)))

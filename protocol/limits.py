@@ -55,9 +55,9 @@ MESSAGE_LIFETIME_MS_MAX: Final = 30 * 86_400_000
 TTL_MS_MAX: Final = MESSAGE_LIFETIME_MS_MAX
 
 # Pages.
-STATEMENT_ENTRIES_MAX: Final = 100
-ACCOUNTS_MAX: Final = 200
-"""How many accounts the answer to `accounts` lists at the most."""
+STATEMENT_ENTRIES_MAX: Final = 50
+ACCOUNTS_MAX: Final = 50
+"""How many accounts one answer to `accounts` lists at the most."""
 
 SEAL_OVERHEAD_BYTES_MAX: Final = 1 + 8 + 1_120 + 16 + 64 + 32 + 4 + SEAL_PADDING_BYTES
 
@@ -69,6 +69,12 @@ _RELATIONS: Final = {
     "candidates' bundles fit a frame": CANDIDATES_MAX * (BUNDLE_BYTES_MAX * 4 // 3 + 256) + 2_048
     <= FRAME_BYTES_MAX,
     "a memo in an order fits a message": MEMO_CHARS_MAX * 12 < INNER_BYTES_MAX,
+    # A character of a memo is at most six bytes of JSON, one of a name at most four.
+    "a full page of a statement fits an answer": STATEMENT_ENTRIES_MAX * (MEMO_CHARS_MAX * 6 + 400)
+    + 1_024
+    <= INNER_BYTES_MAX,
+    "a full page of accounts fits an answer": ACCOUNTS_MAX * (2 * NAME_CHARS_MAX * 4 + 400) + 1_024
+    <= INNER_BYTES_MAX,
     "a text message fits": TEXT_MESSAGE_CHARS_MAX * 4 + 1_024 <= INNER_BYTES_MAX,
 }
 for _relation, _holds in _RELATIONS.items():

@@ -386,9 +386,12 @@ def seal_reply(reply_key: bytes, request_hash: bytes, answer: bytes, nonce: byte
 
     :param request_hash: the hash of the signed message that is answered.
     :param nonce: 16 random bytes; two workers may answer one retried request.
+    :raises MisuseError: if the nonce or the length of the answer is wrong.
     """
     if len(nonce) != REPLY_NONCE_BYTES:
         raise MisuseError("a reply's nonce has 16 bytes")
+    if len(answer) > limits.INNER_BYTES_MAX:
+        raise MisuseError(f"an answer has at most {limits.INNER_BYTES_MAX} bytes")
     cipher, iv = _reply_cipher(reply_key, request_hash, nonce)
     return bytes((_KEYED,)) + nonce + cipher.encrypt(iv, _pad(answer), None)
 
