@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 import environ
 from django.core.exceptions import ImproperlyConfigured
@@ -105,6 +106,26 @@ def database_from_url(name: str, url: str) -> dict[str, Any]:
         raise ImproperlyConfigured(f"{PREFIX}{name} must be a sqlite or postgresql URL.")
     options = {"connect_timeout": POSTGRESQL_CONNECT_SECONDS, **parsed.get("OPTIONS", {})}
     return {**parsed, "OPTIONS": options}
+
+
+def required_database(name: str, meaning: str) -> dict[str, Any]:
+    """Return the database of `TELLERWIRE_<name>_URL`, which a deployment must set.
+
+    Its password may stand in the URL or, better, in the file of `TELLERWIRE_<name>_PASSWORD_FILE`.
+    """
+    database = database_from_url(f"{name}_URL", secret(f"{name}_URL", meaning))
+    if text(f"{name}_PASSWORD_FILE"):
+        database["PASSWORD"] = secret(f"{name}_PASSWORD", "the database's password")
+    return database
+
+
+def required_redis_url() -> str:
+    """Return the address of the Redis that a deployment must set, with its password in it."""
+    url = secret("REDIS_URL", "the Redis between the relay's processes, as redis://…")
+    if not text("REDIS_PASSWORD_FILE"):
+        return url
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://:{quote(secret('REDIS_PASSWORD', 'its password'), safe='')}@{rest}"
 
 
 def channel_layers(redis_url: str) -> dict[str, dict[str, Any]]:

@@ -12,19 +12,15 @@ if not ALLOWED_HOSTS:
 # A role that isn't played needs no database, and an alias without an engine refuses every query.
 DATABASES = {"default": {}}
 if ROLES & {"bank", "web"}:
-    DATABASES["default"] = environment.database_from_url(
-        "DATABASE_URL",
-        environment.secret("DATABASE_URL", "the bank's database, as postgresql://…"),
+    DATABASES["default"] = environment.required_database(
+        "DATABASE", "the bank's database, as postgresql://…"
     )
 if "relay" in ROLES:
-    DATABASES["relay"] = environment.database_from_url(
-        "RELAY_DATABASE_URL",
-        environment.secret("RELAY_DATABASE_URL", "the relay's database, as postgresql://…"),
+    DATABASES["relay"] = environment.required_database(
+        "RELAY_DATABASE", "the relay's database, as postgresql://…"
     )
 CHANNEL_LAYERS = environment.channel_layers(
-    environment.secret("REDIS_URL", "the Redis between the relay's processes, as redis://…")
-    if "relay" in ROLES
-    else ""
+    environment.required_redis_url() if "relay" in ROLES else ""
 )
 
 RELAY = {
