@@ -7,7 +7,10 @@
     │   └── BankError               a customer is refused; carries a wire code
     │       └── BadAmountError      the amount is refused; carries which rule it breaks
     └── LocalError
-        └── ChangeRefusedError      an operator is refused: admin, command or service
+        ├── ChangeRefusedError      an operator is refused: admin, command or service
+        └── LedgerError             the ledger's database fails, never an order's fault
+            ├── LedgerUnavailableError  nothing was recorded
+            └── OutcomeUnknownError     it was recorded, or not
 
 A ``BankError`` travels to a customer. A ``ChangeRefusedError`` is shown to whoever runs the bank;
 whenever one is raised, nothing was changed.
@@ -20,7 +23,16 @@ from typing import Final
 
 from protocol.errors import BankError, Code, LocalError
 
-__all__ = ["AmountFault", "BadAmountError", "BankError", "ChangeFault", "ChangeRefusedError"]
+__all__ = [
+    "AmountFault",
+    "BadAmountError",
+    "BankError",
+    "ChangeFault",
+    "ChangeRefusedError",
+    "LedgerError",
+    "LedgerUnavailableError",
+    "OutcomeUnknownError",
+]
 
 
 class AmountFault(StrEnum):
@@ -94,3 +106,19 @@ class ChangeRefusedError(LocalError):
         super().__init__(words)
         self.fault: Final = fault
         self.words: Final = words
+
+
+class LedgerError(LocalError):
+    """The ledger's database failed while orders were booked."""
+
+
+class LedgerUnavailableError(LedgerError):
+    """The database can't be reached. What was not answered is not recorded."""
+
+
+class OutcomeUnknownError(LedgerError):
+    """The connection was lost in the commit: the orders are all recorded, or none of them is.
+
+    Nothing may be said about them. Whoever sends one again gets the stored receipt, or has it
+    decided then.
+    """

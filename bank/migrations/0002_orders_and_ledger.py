@@ -73,7 +73,6 @@ class Migration(migrations.Migration):
                 (
                     "person",
                     models.ForeignKey(
-                        db_index=False,
                         on_delete=django.db.models.deletion.PROTECT,
                         related_name="orders",
                         to="bank.person",
@@ -236,7 +235,7 @@ class Migration(migrations.Migration):
         migrations.AddConstraint(
             model_name="order",
             constraint=models.UniqueConstraint(
-                fields=("person", "order_id"),
+                fields=("order_id", "person"),
                 name="bank_order_once",
                 violation_error_message="This person already gave an order with this id.",
             ),

@@ -1,0 +1,47 @@
+"""What a failed database statement means for the orders in its transaction."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+from django.db import InterfaceError, OperationalError
+
+__all__ = ["Fault", "fault_of"]
+
+
+class Fault(StrEnum):
+    """What to do about a failure."""
+
+    CONTENDED = "contended"
+    """Somebody else was at the same rows; the same orders again will do."""
+    DISCONNECTED = "disconnected"
+    """The database can't be reached or doesn't work; nothing can be booked now."""
+    POISONED = "poisoned"
+    """One of the orders can't be booked, ever: find out which one."""
+
+
+# PostgreSQL's SQLSTATEs: serialization failure, deadlock, unique violation, lock not available.
+_CONTENDED_STATES: Final = frozenset({"40001", "40P01", "23505", "55P03"})
+# SQLite's primary result codes: busy, locked.
+_CONTENDED_SQLITE: Final = frozenset({5, 6})
+_SQLITE_CONSTRAINT_UNIQUE: Final = frozenset({2067, 1555})
+# The guards against REPLACE turn a duplicate into a trigger's refusal.
+_SQLITE_CONSTRAINT_TRIGGER: Final = 1811
+
+
+def fault_of(error: Exception) -> Fault:
+    """Return what a failure means; anything but a database's error is a poisoned order."""
+    cause = error.__cause__
+    state = getattr(cause, "sqlstate", None)
+    if state in _CONTENDED_STATES:
+        return Fault.CONTENDED
+    code = getattr(cause, "sqlite_errorcode", None)
+    if code is not None:
+        if code & 0xFF in _CONTENDED_SQLITE or code in _SQLITE_CONSTRAINT_UNIQUE:
+            return Fault.CONTENDED
+        if code == _SQLITE_CONSTRAINT_TRIGGER:
+            return Fault.CONTENDED
+    if isinstance(error, (OperationalError, InterfaceError)):
+        return Fault.DISCONNECTED
+    return Fault.POISONED

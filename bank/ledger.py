@@ -1,0 +1,316 @@
+"""The group commit: a list of orders in, a list of outcomes out, one transaction.
+
+Every order is decided exactly once, whatever happens on the way:
+
+1. lock all accounts of the batch, then look the order ids up, then read keys and permissions: what
+   was committed before the locks is seen, and what comes later waits for them or comes later;
+2. decide in order, in memory; write orders, transfers, entries and balances; commit; only then
+   answer;
+3. where the database can't say yes to the whole (a deadlock with somebody else, the same order on
+   another connection at the same moment), do the whole again, then its halves, so that one
+   order can't fail its neighbours.
+
+READ COMMITTED is enough, because everything that decides is either under the lock or read after
+it in a statement of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+import structlog
+from django.db import DatabaseError, connections, transaction
+
+from bank import locking
+from bank.authorization import load_grants
+from bank.database_faults import Fault, fault_of
+from bank.deciding import Decider, Posting, accounts_of
+from bank.errors import LedgerError, LedgerUnavailableError, OutcomeUnknownError
+from bank.incoming import BankIdentity, IncomingOrder, OrderOutcome
+from bank.models import Order, OrderResult
+from bank.receipts import balance_line, receipt_of, stored_receipt
+from bank.sequence import Numbers, draw_numbers
+from bank.writer import EntryRow, LedgerWriter, OrderRow, PortableWriter, TransferRow, WriteSet
+from protocol.banking import SignedReceipt, TransferLine
+from protocol.encoding import unb64u
+from protocol.errors import BankError, Code
+from protocol.identifiers import uuid7
+
+__all__ = ["book"]
+
+ATTEMPTS_MAX: Final = 3
+"""How often the same orders are tried together before they are tried in halves."""
+_PAUSE_SECONDS_MAX: Final = 0.05
+_NOT_RECORDED: Final = frozenset({Code.ORDER_ID_CONFLICT, Code.ORDER_EXPIRED, Code.KEY_REVOKED})
+"""Refusals that leave no record: the id, the expiry or the revocation is a certain no already."""
+
+_Key = tuple[int, uuid.UUID]
+
+logger = structlog.get_logger(__name__)
+
+
+def _key_of(incoming: IncomingOrder) -> _Key:
+    return incoming.person_id, uuid.UUID(incoming.order_id)
+
+
+@dataclass(slots=True)
+class _Recorded:
+    """An order that is in the ledger, or will be when this batch commits."""
+
+    evidence_hash: bytes
+    outcome: OrderOutcome
+
+
+def book(
+    batch: Sequence[IncomingOrder],
+    bank: BankIdentity,
+    *,
+    using: str = "default",
+    writer: LedgerWriter | None = None,
+) -> list[OrderOutcome]:
+    """Book a batch of orders, each with an outcome of its own, in the order of the batch.
+
+    Everything that is answered is committed when this returns. An order that was recorded before
+    gets its stored receipt, whatever it would be answered today.
+
+    :param bank: who signs the receipts.
+    :param using: the database alias; no transaction may be open there.
+    :raises LedgerUnavailableError: the database can't be reached; nothing of what was not answered
+        is recorded, but an earlier half of the batch may be.
+    :raises OutcomeUnknownError: the database did not say whether it committed. Say nothing about
+        these orders: whoever sends one again finds out.
+    """
+    if not batch:
+        return []
+    chosen = writer or PortableWriter()
+    fault = Fault.POISONED
+    for attempt in range(ATTEMPTS_MAX):
+        # No order of theirs to blame: others held the rows, and a pause lets them finish.
+        time.sleep(random.uniform(0, _PAUSE_SECONDS_MAX) * attempt)  # noqa: S311 - a pause
+        try:
+            return _attempt(batch, bank, using, chosen)
+        except LedgerError:
+            raise
+        except Exception as error:  # a bug that one order meets must not fail its neighbours
+            fault = fault_of(error)
+            logger.warning("booking_failed", orders=len(batch), fault=fault, exc_info=True)
+        if fault is Fault.DISCONNECTED:
+            connections[using].close()
+        elif fault is Fault.POISONED:
+            break
+    if fault is Fault.DISCONNECTED:
+        raise LedgerUnavailableError
+    if len(batch) == 1:
+        return [_not_booked(fault)]
+    middle = len(batch) // 2
+    return [
+        *book(batch[:middle], bank, using=using, writer=chosen),
+        *book(batch[middle:], bank, using=using, writer=chosen),
+    ]
+
+
+def _not_booked(fault: Fault) -> OrderOutcome:
+    """Return the outcome of one order that the database would not take: it left no trace."""
+    if fault is Fault.CONTENDED:
+        return OrderOutcome(Code.BUSY, detail="others hold the accounts; try again")
+    return OrderOutcome(Code.INTERNAL, detail="the order could not be recorded")
+
+
+def _attempt(
+    batch: Sequence[IncomingOrder], bank: BankIdentity, using: str, writer: LedgerWriter
+) -> list[OrderOutcome]:
+    """Book the batch in one transaction."""
+    committing = False
+    try:
+        with transaction.atomic(using=using, durable=True):
+            outcomes = _Batch(bank, using).run(batch, writer)
+            committing = True
+    except DatabaseError as error:
+        if committing and fault_of(error) is Fault.DISCONNECTED:
+            connections[using].close()
+            raise OutcomeUnknownError from error
+        raise
+    return outcomes
+
+
+class _Batch:
+    """One attempt: what was read, and what will be written."""
+
+    def __init__(self, bank: BankIdentity, using: str) -> None:
+        self._bank = bank
+        self._using = using
+        self._recorded: dict[_Key, _Recorded] = {}
+        self._rows = WriteSet()
+
+    def run(self, batch: Sequence[IncomingOrder], writer: LedgerWriter) -> list[OrderOutcome]:
+        """Lock, read, decide, write; the caller commits."""
+        accounts = self._lock(batch)
+        keys = [_key_of(incoming) for incoming in batch]
+        self._read_recorded(keys)
+        unseen = sum(key not in self._recorded for key in keys)
+        if not unseen:
+            return [self._repeat(incoming) for incoming in batch]
+        grants = load_grants(
+            {incoming.person_id for incoming in batch}, {account.id for account in accounts}
+        )
+        drawn = draw_numbers(unseen, self._using)
+        decider = Decider(self._bank, accounts, grants, drawn.now_ms)
+        numbers = iter(drawn.numbers)
+        outcomes = []
+        for incoming, key in zip(batch, keys, strict=True):
+            if key in self._recorded:
+                outcomes.append(self._repeat(incoming))
+            else:
+                outcomes.append(self._decide(decider, incoming, numbers, drawn))
+        writer.write(self._rows, self._using)
+        return outcomes
+
+    def _lock(self, batch: Sequence[IncomingOrder]) -> list[locking.LockedAccount]:
+        numbers: set[str] = set()
+        kinds: set[str] = set()
+        for incoming in batch:
+            if incoming.order is not None:
+                named, own = accounts_of(incoming.order)
+                numbers |= named
+                kinds |= own
+        return locking.lock_accounts(numbers, kinds, self._using)
+
+    def _read_recorded(self, keys: Sequence[_Key]) -> None:
+        """Look the ids up, in a statement after the locks: it sees what the lock waited for."""
+        wanted = set(keys)
+        rows = (
+            Order.objects.using(self._using)
+            .filter(order_id__in={order_id for _, order_id in wanted})
+            .order_by()
+            .values_list(
+                "person_id", "order_id", "evidence_hash", "code", "receipt", "receipt_signature"
+            )
+        )
+        for person_id, order_id, evidence_hash, code, receipt, signature in rows:
+            if (person_id, order_id) in wanted:
+                self._recorded[person_id, order_id] = _Recorded(
+                    bytes(evidence_hash),
+                    OrderOutcome(
+                        Code(code) if code else None,
+                        stored_receipt(bytes(receipt), bytes(signature)),
+                    ),
+                )
+
+    def _repeat(self, incoming: IncomingOrder) -> OrderOutcome:
+        """Answer an order that is recorded: the same bytes get the same receipt."""
+        recorded = self._recorded[_key_of(incoming)]
+        if recorded.evidence_hash == incoming.evidence_hash:
+            return recorded.outcome
+        return OrderOutcome(
+            Code.ORDER_ID_CONFLICT, detail="another order was recorded under this id"
+        )
+
+    def _decide(
+        self,
+        decider: Decider,
+        incoming: IncomingOrder,
+        numbers: Iterator[int],
+        drawn: Numbers,
+    ) -> OrderOutcome:
+        posting: Posting | None = None
+        refusal: BankError | None = None
+        try:
+            posting = decider.decide(incoming)
+        except BankError as error:
+            if error.code in _NOT_RECORDED:
+                return OrderOutcome(error.code, detail=error.detail)
+            refusal = error
+        number = next(numbers)
+        transfers = [] if posting is None else [self._post(posting, number, drawn)]
+        balances = []
+        if posting is not None:
+            sides = (
+                (posting.debit, posting.debit_balance),
+                (posting.credit, posting.credit_balance),
+            )
+            balances = [
+                balance_line(account, balance)
+                for account, balance in sides
+                if decider.may_view(incoming.person_id, account)
+            ]
+        receipt = receipt_of(
+            self._bank,
+            incoming,
+            refusal=refusal,
+            transfers=transfers,
+            balances=balances,
+            booked_at=drawn.now_ms,
+            sequence=number,
+        )
+        return self._record(incoming, refusal, receipt, number=number, now=drawn.now)
+
+    def _post(self, posting: Posting, number: int, drawn: Numbers) -> TransferLine:
+        """Add a transfer, its two entries and both balances to what is written."""
+        transfer_id = uuid7(drawn.now_ms, os.urandom(10))
+        debit, credit, amount = posting.debit, posting.credit, posting.amount
+        self._rows.transfers.append(
+            TransferRow(
+                id=number,
+                uuid=uuid.UUID(transfer_id),
+                order_id=number,
+                debit_account_id=debit.id,
+                credit_account_id=credit.id,
+                currency_id=debit.currency,
+                amount=amount,
+                kind=posting.kind.value,
+                booked_at=drawn.now,
+                value_date=posting.value_date,
+            )
+        )
+        self._rows.entries.append(EntryRow(debit.id, number, -amount, posting.debit_balance))
+        self._rows.entries.append(EntryRow(credit.id, number, amount, posting.credit_balance))
+        self._rows.balances[debit.id] = posting.debit_balance
+        self._rows.balances[credit.id] = posting.credit_balance
+        return TransferLine(
+            id=transfer_id,
+            sequence=number,
+            kind=posting.kind.value,
+            debit_account=debit.number,
+            credit_account=credit.number,
+            amount=amount,
+            currency=debit.currency,
+            exponent=debit.exponent,
+        )
+
+    def _record(
+        self,
+        incoming: IncomingOrder,
+        refusal: BankError | None,
+        receipt: SignedReceipt,
+        *,
+        number: int,
+        now: datetime,
+    ) -> OrderOutcome:
+        """Add the order to what is written, and remember it for the rest of the batch."""
+        key = _key_of(incoming)
+        code = None if refusal is None else refusal.code
+        self._rows.orders.append(
+            OrderRow(
+                id=number,
+                person_id=incoming.person_id,
+                order_id=key[1],
+                evidence_hash=incoming.evidence_hash,
+                evidence=incoming.evidence,
+                operation=incoming.operation,
+                outcome=OrderResult.ACCEPTED.value if code is None else OrderResult.REFUSED.value,
+                code="" if code is None else code.value,
+                receipt=receipt.raw,
+                receipt_signature=unb64u(receipt.signature),
+                received_at=now,
+            )
+        )
+        outcome = OrderOutcome(code, receipt)
+        self._recorded[key] = _Recorded(incoming.evidence_hash, outcome)
+        return outcome

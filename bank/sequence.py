@@ -1,0 +1,64 @@
+"""The ledger's sequence and the database's clock.
+
+Orders and transfers are numbered by one sequence. Numbers are drawn while the accounts are locked:
+what happens later to the same account has a higher number. Numbers may be missing where a
+transaction was rolled back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from django.db import connections
+
+__all__ = ["Numbers", "draw_numbers", "milliseconds"]
+
+# The sequence that PostgreSQL keeps for the primary key of orders; `loaddata` sets it, too.
+_POSTGRESQL_DRAW = (
+    "SELECT clock_timestamp(), nextval(pg_get_serial_sequence('bank_order', 'id')) "
+    "FROM generate_series(1, %s)"
+)
+# The writer is alone on SQLite. An order's transfers never have numbers above the next order's,
+# so asking both tables is needed only for the last order.
+_SQLITE_DRAW = (
+    "SELECT strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now'), "
+    "MAX(COALESCE((SELECT MAX(id) FROM bank_order), 0), "
+    "COALESCE((SELECT MAX(id) FROM bank_transfer), 0))"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """Numbers of the sequence, rising, and the time at which they were drawn (whole ms)."""
+
+    now: datetime
+    numbers: list[int]
+
+    @property
+    def now_ms(self) -> int:
+        """The time as milliseconds since the epoch."""
+        return milliseconds(self.now)
+
+
+def milliseconds(moment: datetime) -> int:
+    """Return whole milliseconds since the epoch, without the rounding of floating point."""
+    difference = moment - datetime(1970, 1, 1, tzinfo=UTC)
+    return (difference.days * 86_400 + difference.seconds) * 1000 + difference.microseconds // 1000
+
+
+def draw_numbers(count: int, using: str) -> Numbers:
+    """Draw ``count`` (at least 1) numbers; call it after the accounts were locked."""
+    connection = connections[using]
+    with connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            cursor.execute(_POSTGRESQL_DRAW, [count])
+            rows = cursor.fetchall()
+            now, numbers = rows[0][0], sorted(number for _, number in rows)
+        else:
+            cursor.execute(_SQLITE_DRAW, [])
+            text, highest = cursor.fetchone()
+            now = datetime.fromisoformat(text).replace(tzinfo=UTC)
+            numbers = list(range(highest + 1, highest + 1 + count))
+    # Whole milliseconds, so that a receipt and the row beside it name the same time.
+    return Numbers(now.replace(microsecond=now.microsecond // 1000 * 1000), numbers)

@@ -1,0 +1,116 @@
+"""What a decided batch writes, and the writer that is portable.
+
+There is one algorithm (``bank.ledger``) and room for several writers behind this interface: they
+differ in how fast they are, never in what they write. Entries are written before the balances,
+because a trigger compares the two.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from typing import Any, Protocol
+
+from django.db import connections
+
+from bank.models import Entry, Order, Transfer
+
+__all__ = ["EntryRow", "LedgerWriter", "OrderRow", "PortableWriter", "TransferRow", "WriteSet"]
+
+
+@dataclass(frozen=True, slots=True)
+class OrderRow:
+    """A row of orders."""
+
+    id: int
+    person_id: int
+    order_id: uuid.UUID
+    evidence_hash: bytes
+    evidence: bytes
+    operation: str
+    outcome: str
+    code: str
+    receipt: bytes
+    receipt_signature: bytes
+    received_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class TransferRow:
+    """A row of transfers."""
+
+    id: int
+    uuid: uuid.UUID
+    order_id: int
+    debit_account_id: int
+    credit_account_id: int
+    currency_id: str
+    amount: int
+    kind: str
+    booked_at: datetime
+    value_date: date | None
+
+
+@dataclass(frozen=True, slots=True)
+class EntryRow:
+    """A row of entries."""
+
+    account_id: int
+    transfer_id: int
+    amount: int
+    balance_after: int
+
+
+@dataclass(slots=True)
+class WriteSet:
+    """Everything that one batch writes; ``balances`` are final, by primary key of the account."""
+
+    orders: list[OrderRow] = field(default_factory=list)
+    transfers: list[TransferRow] = field(default_factory=list)
+    entries: list[EntryRow] = field(default_factory=list)
+    balances: dict[int, int] = field(default_factory=dict)
+
+
+class LedgerWriter(Protocol):
+    """Writes a batch inside the transaction that is open on ``using``."""
+
+    def write(self, rows: WriteSet, using: str) -> None:
+        """Insert orders, transfers and entries, then update the balances."""
+
+
+class PortableWriter:
+    """Writes with what every database understands."""
+
+    def write(self, rows: WriteSet, using: str) -> None:
+        """See :class:`LedgerWriter`."""
+        Order._base_manager.using(using).bulk_create([Order(**_values(row)) for row in rows.orders])
+        Transfer._base_manager.using(using).bulk_create(
+            [Transfer(**_values(row)) for row in rows.transfers]
+        )
+        Entry._base_manager.using(using).bulk_create(
+            [Entry(**_values(row)) for row in rows.entries]
+        )
+        _update_balances(rows.balances, using)
+
+
+def _values(row: OrderRow | TransferRow | EntryRow) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in row.__slots__}
+
+
+def _update_balances(balances: Mapping[int, int], using: str) -> None:
+    """Set all balances in one statement.
+
+    ``bulk_update`` writes the same as one CASE of a thousand branches, which takes several times
+    longer; both databases name the columns of VALUES the same.
+    """
+    if not balances:
+        return
+    rows = ", ".join(["(CAST(%s AS bigint), CAST(%s AS bigint))"] * len(balances))
+    with connections[using].cursor() as cursor:
+        cursor.execute(
+            "UPDATE bank_account SET balance = changed.column2 "  # noqa: S608 - only placeholders
+            f"FROM (VALUES {rows}) AS changed WHERE bank_account.id = changed.column1",
+            [value for pair in sorted(balances.items()) for value in pair],
+        )
