@@ -1,0 +1,264 @@
+"""One client kept connected: registration, reader and writer, reconnection, drain.
+
+The state machine (:class:`protocol.client_protocol.ClientProtocol`) decides; this module moves its
+frames, keeps its alarms and hands every other event to the owner.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from clients.errors import ClientError, RegistrationRefusedError, RelayRenamedError
+from clients.retry import CONNECT_JITTER, FullJitter
+from clients.transport import Transport, TransportClosedError, open_transport
+from protocol import limits
+from protocol.client_events import (
+    Draining,
+    Event,
+    Events,
+    Phase,
+    Registered,
+    RegistrationRefused,
+    RelayRenamed,
+    Transmit,
+)
+from protocol.client_protocol import ClientProtocol
+from protocol.errors import RETRY, RelayError, Retry
+from protocol.frames import Challenge, Welcome, decode_relay_frame, encode
+
+__all__ = ["Clock", "Connection", "system_clock"]
+
+Clock = Callable[[], int]
+"""What time it is, milliseconds since the epoch."""
+
+REGISTRATION_SECONDS: Final = 10.0
+DRAIN_SECONDS: Final = 2.0
+"""How long what is under way may take to end when the relay goes away."""
+STEADY_SECONDS: Final = 5.0
+"""A connection that lasted this long was a good one: the next pause begins small again."""
+OUTGOING_FRAMES_MAX: Final = 8_192
+
+_log = logging.getLogger("tellerwire.client")
+
+
+def system_clock() -> int:
+    """Return the system's time in milliseconds since the epoch."""
+    return time.time_ns() // 1_000_000
+
+
+class Connection:
+    """Keeps one client registered at one relay until it is told to stop.
+
+    :param on_event: gets every event that is not about the connection itself, and
+        :class:`Registered`; it must not block.
+    """
+
+    def __init__(
+        self,
+        protocol: ClientProtocol,
+        url: str,
+        on_event: Callable[[Event], None],
+        *,
+        clock: Clock = system_clock,
+        jitter: FullJitter = CONNECT_JITTER,
+    ) -> None:
+        self._protocol = protocol
+        self._url = url
+        self._on_event = on_event
+        self._clock = clock
+        self._jitter = jitter
+        self._outgoing: deque[str] = deque()
+        self._writable = asyncio.Event()
+        self._stop = asyncio.Event()
+        self._fatal: ClientError | None = None
+        self._resume_after_ms = 0
+        self._transport: Transport | None = None
+        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm_at: int | None = None
+        self._closing: asyncio.Future[None] | None = None
+        self.ready = asyncio.Event()
+        self.connections_made = 0
+        self.last_problem = ""
+        self.welcome: Welcome | None = None
+
+    # --- What the owner does ---
+
+    async def run(self) -> None:
+        """Stay connected until :meth:`stop`.
+
+        :raises RegistrationRefusedError: the relay will not have this client.
+        :raises RelayRenamedError: another relay answers at this address.
+        """
+        try:
+            await self._stay_connected()
+        finally:
+            if self._alarm is not None:
+                self._alarm.cancel()
+
+    async def _stay_connected(self) -> None:
+        attempts = 0
+        loop = asyncio.get_running_loop()
+        while not self._stop.is_set():
+            began = loop.time()
+            try:
+                await self._serve_one_connection()
+            except TransportClosedError as error:
+                self.last_problem = error.reason
+                _log.info("connection to %s lost: %s", self._url, error.reason)
+            if self._fatal is not None:
+                raise self._fatal
+            attempts = 0 if loop.time() - began > STEADY_SECONDS else attempts + 1
+            await self._pause(max(self._jitter.pause_ms(attempts), self._resume_after_ms))
+
+    def stop(self) -> None:
+        """Leave, once what is in the writer's hands has been written."""
+        self._stop.set()
+        self._writable.set()
+
+    def apply(self, events: Events) -> None:
+        """Carry out what the state machine wants."""
+        for event in events:
+            if isinstance(event, Transmit):
+                self._enqueue(encode(event.frame))
+            else:
+                self._take(event)
+        self._set_alarm()
+
+    @property
+    def congested(self) -> bool:
+        """Whether so much waits to be written that nothing new should be begun."""
+        return len(self._outgoing) >= OUTGOING_FRAMES_MAX // 2
+
+    # --- Events about the connection ---
+
+    def _take(self, event: Event) -> None:
+        match event:
+            case RegistrationRefused():
+                error = event.error
+                self._resume_after_ms = error.retry_after_ms or 0
+                self.last_problem = f"{error.code.value} {error.detail}".strip()
+                if RETRY[error.code] is not Retry.SAME:
+                    self._fatal = RegistrationRefusedError(error.code, error.detail)
+            case RelayRenamed():
+                self._fatal = RelayRenamedError(self._url, event.expected, event.actual)
+            case Draining():
+                self._resume_after_ms = event.after_ms
+                asyncio.get_running_loop().call_later(DRAIN_SECONDS, self._hang_up, self._transport)
+            case Registered():
+                self.welcome = event.welcome
+                self.connections_made += 1
+                self.ready.set()
+                self._on_event(event)
+            case _:
+                self._on_event(event)
+
+    def hang_up(self) -> None:
+        """Break the connection and make a new one: what was not acknowledged comes again."""
+        self._hang_up(self._transport)
+
+    def _hang_up(self, transport: Transport | None) -> None:
+        if transport is not None and transport is self._transport:
+            self._closing = asyncio.ensure_future(transport.close())
+
+    # --- One connection ---
+
+    async def _serve_one_connection(self) -> None:
+        self._resume_after_ms = 0
+        transport = await open_transport(self._url)
+        self._transport = transport
+        self._outgoing.clear()
+        self._protocol.connected(os.urandom(limits.NONCE_BYTES))
+        loop = asyncio.get_running_loop()
+        watchdog = loop.call_later(REGISTRATION_SECONDS, self._check_registered, transport)
+        writer = asyncio.create_task(self._write(transport))
+        reader = asyncio.create_task(self._read(transport))
+        try:
+            # The writer ends by itself when stopping; the reader when the connection does.
+            await asyncio.wait({reader, writer}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            watchdog.cancel()
+            self.ready.clear()
+            self._transport = None
+            await self._dismiss(reader, writer)
+            await transport.close()
+            self._protocol.disconnected(self._clock())
+            self._set_alarm()
+        for task in (reader, writer):
+            if not task.cancelled() and (error := task.exception()) is not None:
+                raise error
+
+    @staticmethod
+    async def _dismiss(*tasks: asyncio.Task[None]) -> None:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+    def _check_registered(self, transport: Transport) -> None:
+        if not self.ready.is_set():
+            self.last_problem = "the relay did not complete the registration in time"
+            self._hang_up(transport)
+
+    async def _read(self, transport: Transport) -> None:
+        while self._protocol.phase is not Phase.CLOSED:
+            text = await transport.receive()
+            try:
+                frame = decode_relay_frame(text)
+                if isinstance(frame, Challenge):
+                    self._check_clock(frame.time)
+                events = self._protocol.receive(frame, self._clock())
+            except RelayError as error:
+                raise TransportClosedError(f"the relay broke the protocol: {error}") from error
+            self.apply(events)
+
+    def _check_clock(self, relay_time: int) -> None:
+        apart = abs(relay_time - self._clock())
+        if apart > limits.CLOCK_TOLERANCE_MS:
+            _log.warning("this clock and the relay's are %d seconds apart", apart // 1_000)
+
+    async def _write(self, transport: Transport) -> None:
+        while True:
+            while self._outgoing:
+                await transport.send(self._outgoing.popleft())
+            if self._stop.is_set():
+                return
+            self._writable.clear()
+            await self._writable.wait()
+
+    def _enqueue(self, text: str) -> None:
+        if self._transport is None:
+            return
+        if len(self._outgoing) >= OUTGOING_FRAMES_MAX:
+            # The relay doesn't read: whatever is lost here is sent again on the next connection.
+            self._hang_up(self._transport)
+            return
+        self._outgoing.append(text)
+        self._writable.set()
+
+    async def _pause(self, pause_ms: int) -> None:
+        try:
+            async with asyncio.timeout(pause_ms / 1_000):
+                await self._stop.wait()
+        except TimeoutError:
+            return
+
+    # --- Time ---
+
+    def _set_alarm(self) -> None:
+        wanted = self._protocol.next_alarm
+        if wanted is None or (self._alarm_at is not None and self._alarm_at <= wanted):
+            return
+        if self._alarm is not None:
+            self._alarm.cancel()
+        delay = max(0, wanted - self._clock()) / 1_000
+        self._alarm_at = wanted
+        self._alarm = asyncio.get_running_loop().call_later(delay, self._ring)
+
+    def _ring(self) -> None:
+        self._alarm, self._alarm_at = None, None
+        self.apply(self._protocol.tick(self._clock()))

@@ -1,0 +1,149 @@
+"""Asking the relay for people's keys, and telling it one's own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from clients.connection import Clock, Connection
+from clients.errors import RefusedError, RelayUnreachableError
+from clients.peers import Peers
+from protocol.client_events import CallEnded
+from protocol.client_protocol import ClientProtocol
+from protocol.errors import Code, RelayError
+from protocol.frames import Error, Found, Lookup, Publish, Published
+from protocol.identifiers import is_name_query
+from protocol.keys import Bundle, SignedBundle, open_bundle
+
+__all__ = ["Directory"]
+
+CALL_MS: Final = 15_000
+"""How long a question to the relay may take, reconnections included."""
+
+Result = Found | Published | Error | None
+
+
+class Directory:
+    """The relay's directory as one client sees it: what the relay says, held against the pins."""
+
+    def __init__(
+        self,
+        protocol: ClientProtocol,
+        connection: Connection,
+        peers: Peers,
+        clock: Clock,
+        new_id: Callable[[], str],
+    ) -> None:
+        self._protocol = protocol
+        self._connection = connection
+        self._peers = peers
+        self._clock = clock
+        self._new_id = new_id
+        self._calls: dict[str, asyncio.Future[Result]] = {}
+        self._failure: BaseException | None = None
+
+    async def lookup(self, query: str, *, within_ms: int = CALL_MS) -> list[Bundle]:
+        """Return the bundles that the relay has for an id or a name, each checked by itself.
+
+        A bundle here is what the relay gave; whether it is whom one means is for :meth:`peer`.
+
+        :raises RefusedError: as the relay refused, or ``bad_bundle`` for one that is not good.
+        :raises RelayUnreachableError: no answer in time.
+        """
+        result = await self._call(Lookup(self._new_id(), query), within_ms)
+        if not isinstance(result, Found):
+            raise RelayUnreachableError("the relay answered a look-up with something else")
+        try:
+            return [open_bundle(signed, self._clock()) for signed in result.bundles]
+        except RelayError as error:
+            detail = f"what the relay gave for {query!r}: {error.detail}"
+            raise RefusedError(error.code, detail, proven=False) from error
+
+    async def peer(self, peer_id: str, *, refetch: bool = False) -> Bundle:
+        """Return the bundle to use for a client: known and pinned, or looked up and checked.
+
+        :raises PeerKeyChangedError: the relay gave another identity than the known one.
+        :raises RefusedError: ``unknown_recipient`` and what else the relay refuses.
+        """
+        known = self._peers.known(peer_id, self._clock())
+        if known is not None and not refetch:
+            return known
+        for bundle in await self.lookup(peer_id):
+            if bundle.id == peer_id:
+                return self._peers.admit(bundle)
+        if known is not None:
+            return known
+        raise RefusedError(
+            Code.UNKNOWN_RECIPIENT, f"the relay knows nobody with the id {peer_id}", proven=False
+        )
+
+    async def resolve(self, query: str) -> Bundle:
+        """Return the bundle of whom a person means: an id, or a name with a comma.
+
+        Pinned peers of that name count beside what the relay gives, so that it can't put somebody
+        else in the place of a known one by leaving that one out.
+
+        :raises RefusedError: ``ambiguous_name`` with the candidates, ``unknown_recipient``.
+        """
+        if not is_name_query(query):
+            return await self.peer(query)
+        found = {bundle.id: bundle for bundle in self._peers.named(query)}
+        for bundle in await self.lookup(query):
+            if self._peers.matches(bundle, query):
+                found.setdefault(bundle.id, bundle)
+        if len(found) > 1:
+            names = ", ".join(sorted(found))
+            raise RefusedError(
+                Code.AMBIGUOUS_NAME,
+                f"{query!r} may be any of {names}; use the id",
+                proven=False,
+                candidates=tuple(sorted(found)),
+            )
+        if not found:
+            raise RefusedError(
+                Code.UNKNOWN_RECIPIENT, f"the relay knows nobody called {query!r}", proven=False
+            )
+        return await self.peer(next(iter(found)))
+
+    async def publish(self, bundle: SignedBundle, *, within_ms: int = CALL_MS) -> int:
+        """Replace this client's own bundle at the relay; return the generation kept there.
+
+        :raises RefusedError: as the relay refused, e.g. ``bad_bundle`` for an old generation.
+        """
+        result = await self._call(Publish(self._new_id(), bundle), within_ms)
+        if not isinstance(result, Published):
+            raise RelayUnreachableError("the relay answered a publication with something else")
+        return result.generation
+
+    def take(self, event: CallEnded) -> None:
+        """Hear the end of a call."""
+        future = self._calls.get(event.id)
+        if future is not None and not future.done():
+            future.set_result(event.result)
+
+    def fail(self, error: BaseException) -> None:
+        """There will be no connection any more: nothing can be answered."""
+        self._failure = error
+        for future in self._calls.values():
+            if not future.done():
+                future.set_exception(error)
+
+    async def _call(self, frame: Lookup | Publish, within_ms: int) -> Found | Published:
+        if self._failure is not None:
+            raise self._failure
+        now = self._clock()
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._calls[frame.id] = future
+        self._connection.apply(self._protocol.call(frame, lapses_at=now + within_ms, now=now))
+        try:
+            result = await future
+        finally:
+            self._calls.pop(frame.id, None)
+        if result is None:
+            raise RelayUnreachableError("the relay did not answer in time")
+        if isinstance(result, Error):
+            raise RefusedError(
+                result.code, result.detail, proven=False, candidates=tuple(result.candidates)
+            )
+        return result
