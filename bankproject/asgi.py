@@ -4,15 +4,23 @@
 """
 
 import os
-from importlib import import_module
 from typing import Any
 
 from channels.routing import ProtocolTypeRouter, URLRouter
 from django.conf import settings
 from django.core.asgi import get_asgi_application
-from django.urls import URLPattern, re_path
+from django.urls import re_path
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "bankproject.settings.development")
+
+# Django is set up here; only afterwards can the relay's models be imported, and a process without
+# the relay's role never imports them.
+_http = get_asgi_application()
+
+if "relay" in settings.ROLES:
+    from relay.routing import websocket_urlpatterns
+else:
+    websocket_urlpatterns = []
 
 
 async def refuse(scope: Any, receive: Any, send: Any) -> None:
@@ -21,16 +29,11 @@ async def refuse(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "websocket.close"})
 
 
-def _websocket_urlpatterns() -> list[URLPattern]:
-    elsewhere: Any = refuse  # the router takes ASGI applications where Django takes views
-    patterns = [re_path("", elsewhere)]
-    if "relay" in settings.ROLES:
-        patterns = [*import_module("relay.routing").websocket_urlpatterns, *patterns]
-    return patterns
+_elsewhere: Any = refuse  # the router takes ASGI applications where Django takes views
 
-
-# Django is set up here; only afterwards can the relay's models be imported, and a process without
-# the relay's role never imports them.
-_http = get_asgi_application()
-
-application = ProtocolTypeRouter({"http": _http, "websocket": URLRouter(_websocket_urlpatterns())})
+application = ProtocolTypeRouter(
+    {
+        "http": _http,
+        "websocket": URLRouter([*websocket_urlpatterns, re_path("", _elsewhere)]),
+    }
+)

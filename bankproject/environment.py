@@ -10,6 +10,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 PREFIX: Final = "TELLERWIRE_"
 KNOWN_ROLES: Final = ("relay", "bank", "web")
+DATABASE_SCHEMES: Final = ("sqlite", "postgresql")
 SQLITE_ENGINE: Final = "django.db.backends.sqlite3"
 SQLITE_BUSY_SECONDS: Final = 20
 POSTGRESQL_CONNECT_SECONDS: Final = 5
@@ -96,14 +97,15 @@ def database_from_url(name: str, url: str) -> dict[str, Any]:
 
     `name` is the variable that an error shall name.
     """
+    if url.partition("://")[0] not in DATABASE_SCHEMES:
+        schemes = " or ".join(DATABASE_SCHEMES)
+        raise ImproperlyConfigured(f"{PREFIX}{name} must begin with {schemes} and ://.")
     try:
         parsed = dict(_environment.db_url_config(url))
-    except (ValueError, KeyError, ImproperlyConfigured) as error:
+    except (ValueError, KeyError) as error:
         raise ImproperlyConfigured(f"{PREFIX}{name} is no database URL.") from error
-    if parsed.get("ENGINE") == SQLITE_ENGINE:
+    if parsed["ENGINE"] == SQLITE_ENGINE:
         return sqlite_database(parsed["NAME"])
-    if parsed.get("ENGINE") != "django.db.backends.postgresql":
-        raise ImproperlyConfigured(f"{PREFIX}{name} must be a sqlite or postgresql URL.")
     options = {"connect_timeout": POSTGRESQL_CONNECT_SECONDS, **parsed.get("OPTIONS", {})}
     return {**parsed, "OPTIONS": options}
 

@@ -82,7 +82,7 @@ def test_a_rolled_back_test_leaves_nothing(turn: int, database_vendor: str) -> N
 
 
 def test_connections_are_as_durable_as_the_settings_say(fresh_databases: TestDatabases) -> None:
-    expected = {
+    expected: dict[str, list[tuple[str, str | int]]] = {
         "sqlite": [("PRAGMA journal_mode", "wal"), ("PRAGMA synchronous", 2)],
         "postgresql": [("SHOW transaction_isolation", "read committed")],
     }
