@@ -1,0 +1,1 @@
+"""Test vectors of the protocol, and the program that makes them."""
