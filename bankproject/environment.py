@@ -54,6 +54,15 @@ def listing(name: str, default: Iterable[str] = ()) -> list[str]:
     return [part.strip() for part in value.split(",") if part.strip()] or list(default)
 
 
+def mapping(name: str) -> dict[str, str]:
+    """Return a variable that holds `key=value` pairs separated by commas."""
+    pairs = [pair.partition("=") for pair in listing(name)]
+    wrong = [key for key, equals, value in pairs if not (key and equals and value)]
+    if wrong:
+        raise ImproperlyConfigured(f"{PREFIX}{name} must hold key=value pairs, not {wrong[0]!r}.")
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
 def flag(name: str, *, default: bool) -> bool:
     """Return a variable that says yes or no; anything else is refused by name."""
     value = text(name).lower()

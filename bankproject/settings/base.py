@@ -122,6 +122,10 @@ RELAY: dict[str, Any] = {
     "NAME": environment.text("RELAY_NAME", "relay.localhost"),
     "REGISTRATION": environment.text("RELAY_REGISTRATION", "open"),
     "ALLOWED_ORIGINS": environment.listing("RELAY_ALLOWED_ORIGINS"),
+    # Ids that may register as a service, so that each request goes to one connection.
+    "SERVICE_IDS": environment.listing("RELAY_SERVICE_IDS", [environment.text("BANK_ID", "bank")]),
+    # Ids whose key is known beforehand, so that nobody else can be the first to claim them.
+    "PINNED_FINGERPRINTS": environment.mapping("RELAY_PINNED_FINGERPRINTS"),
 }
 BANK: dict[str, Any] = {
     "ID": environment.text("BANK_ID", "bank"),

@@ -101,6 +101,7 @@ def test_what_has_no_safe_default_is_required(composition: dict[str, Any]) -> No
 
     assert {name for name, mark in variables.items() if mark == "?"} == {
         "TELLERWIRE_ALLOWED_HOSTS",
+        "TELLERWIRE_BANK_FINGERPRINT",
         "TELLERWIRE_RELAY_NAME",
         "TELLERWIRE_PROXY_ADDRESS",
     }

@@ -71,6 +71,14 @@ def test_a_flag_is_true_or_false_and_nothing_else(variable: pytest.MonkeyPatch) 
         environment.flag("METRICS", default=False)
 
 
+def test_pairs(variable: pytest.MonkeyPatch) -> None:
+    variable.setenv("TELLERWIRE_PAIRS", "bank=00ff, till = 11ee")
+    assert environment.mapping("PAIRS") == {"bank": "00ff", "till": "11ee"}
+    variable.setenv("TELLERWIRE_PAIRS", "bank=00ff,till")
+    with pytest.raises(ImproperlyConfigured, match="TELLERWIRE_PAIRS .*not 'till'"):
+        environment.mapping("PAIRS")
+
+
 def test_sqlite_waits_for_its_lock_and_writes_through() -> None:
     database = environment.database_from_url("DATABASE_URL", "sqlite:////folder/bank.sqlite3")
 
