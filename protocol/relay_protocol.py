@@ -156,15 +156,25 @@ class RelayConnection(Generic[T]):
             )
         )
 
-    def accept(self, *, connection: str, terms: Limits, waiting: int, now: int) -> None:
+    def accept(
+        self,
+        *,
+        connection: str,
+        bounds: ConnectionBounds,
+        terms: Limits,
+        waiting: int,
+        now: int,
+    ) -> None:
         """Let the client in, after :class:`RegistrationRequested`.
 
         :param connection: the id of this connection, a UUID of version 7.
-        :param terms: the bounds that the client is told.
+        :param bounds: what is enforced from now on; it depends on the role.
+        :param terms: what the client is told of them.
         :param waiting: how many messages wait in its mailbox.
         """
         self._step(_Step.ACCEPTED)
-        self._bucket = TokenBucket(self._bounds.sends_per_second, self._bounds.sends_burst, now)
+        self._bounds = bounds
+        self._bucket = TokenBucket(bounds.sends_per_second, bounds.sends_burst, now)
         self._out.append(Welcome(connection=connection, limits=terms, waiting=waiting, time=now))
 
     def send(self, frame: RelayFrame) -> None:

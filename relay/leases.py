@@ -1,0 +1,120 @@
+"""Processes and their connections in the database: what survives a crash only until a lease ends.
+
+Every function here runs in the database thread.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+
+from django.db import transaction
+from django.db.models import Count
+from django.utils import timezone
+
+from protocol.frames import Role
+from protocol.keys import Bundle
+from relay import directory, mailbox
+from relay.database import ALIAS
+from relay.models import Client, Connection, StoredStatus, Worker
+
+__all__ = [
+    "Arrival",
+    "Others",
+    "arrive",
+    "bury_dead",
+    "depart",
+    "others",
+    "renew",
+    "stop",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A client that came in, and what waits for it."""
+
+    client_id: str
+    key: str
+    waiting: int
+    has_statuses: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Others:
+    """The other living processes: their channels by name, and whom they have."""
+
+    channels: dict[str, str]
+    clients: list[tuple[str, str, Role, int]]
+    """Process, client, role, number of connections."""
+
+
+def arrive(bundle: Bundle, role: Role, connection_id: str, worker: str) -> Arrival:
+    """Register a client and note its connection.
+
+    :raises RelayError: see :func:`relay.directory.register`; nothing is changed then.
+    """
+    with transaction.atomic(using=ALIAS):
+        client = directory.register(bundle, role)
+        row, _ = Worker.objects.using(ALIAS).get_or_create(name=worker, defaults={"lease_until": 0})
+        Connection.objects.using(ALIAS).create(
+            connection_id=uuid.UUID(connection_id),
+            client_key=client.id_key,
+            client_id=client.client_id,
+            role=role.value,
+            worker=row,
+        )
+        return Arrival(
+            client_id=client.client_id,
+            key=client.id_key,
+            waiting=mailbox.waiting(client.id_key),
+            has_statuses=StoredStatus.objects.using(ALIAS)
+            .filter(sender_key=client.id_key)
+            .exists(),
+        )
+
+
+def depart(connections: list[tuple[str, str]]) -> None:
+    """Forget connections, each given by its id and its client's key."""
+    with transaction.atomic(using=ALIAS):
+        ids = [uuid.UUID(connection_id) for connection_id, _ in connections]
+        Connection.objects.using(ALIAS).filter(connection_id__in=ids).delete()
+        keys = sorted({key for _, key in connections})
+        Client.objects.using(ALIAS).filter(id_key__in=keys).update(last_seen=timezone.now())
+
+
+def renew(worker: str, channel: str, lease_until: int) -> None:
+    """Say that this process lives, and where it is reached."""
+    Worker.objects.using(ALIAS).update_or_create(
+        name=worker, defaults={"channel": channel, "lease_until": lease_until}
+    )
+
+
+def stop(worker: str) -> None:
+    """Forget this process and its connections."""
+    Worker.objects.using(ALIAS).filter(name=worker).delete()
+
+
+def bury_dead(now: int) -> list[str]:
+    """Forget processes whose lease is over, with connections and claims; return their names."""
+    with transaction.atomic(using=ALIAS):
+        dead = Worker.objects.using(ALIAS).filter(lease_until__lt=now).order_by("pk")
+        names = list(dead.select_for_update(skip_locked=True).values_list("name", flat=True))
+        if names:
+            Worker.objects.using(ALIAS).filter(name__in=names).delete()
+        mailbox.free_claims()
+    return names
+
+
+def others(worker: str, now: int) -> Others:
+    """Return the other processes that live, and whom they have."""
+    alive = Worker.objects.using(ALIAS).filter(lease_until__gte=now).exclude(name=worker)
+    channels = dict(alive.exclude(channel="").values_list("name", "channel"))
+    rows = (
+        Connection.objects.using(ALIAS)
+        .filter(worker__name__in=channels)
+        .order_by()
+        .values_list("worker__name", "client_key", "role")
+        .annotate(count=Count("pk"))
+    )
+    return Others(channels, [(name, key, Role(role), count) for name, key, role, count in rows])

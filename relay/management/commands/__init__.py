@@ -1,0 +1,1 @@
+"""Commands for the relay's operator: `manage.py help`."""

@@ -1,0 +1,157 @@
+"""Server processes for tests: uvicorn or daphne on a free loopback port, stopped by their id."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from tests.servers import LOOPBACK, free_port
+
+ROOT: Final = Path(__file__).resolve().parent.parent.parent
+READY_SECONDS_MAX: Final = 30.0
+STOP_SECONDS_MAX: Final = 20.0
+POLL_SECONDS: Final = 0.02
+START_ATTEMPTS_MAX: Final = 3
+RELAY_SETTINGS_MODULE: Final = "tests.integration.relay_settings"
+
+Kind = Literal["uvicorn", "daphne"]
+Start = Callable[..., "RunningServer"]
+
+
+class RunningServer:
+    """A server process that answers; everything that it logs is in ``log``."""
+
+    def __init__(self, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+        self.process = process
+        self.port = port
+        self.log = log
+
+    @property
+    def relay_url(self) -> str:
+        """Where its relay answers."""
+        return f"ws://{LOOPBACK}:{self.port}/relay"
+
+    @property
+    def url(self) -> str:
+        """Where it answers HTTP."""
+        return f"http://{LOOPBACK}:{self.port}"
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process runs."""
+        return self.process.poll() is None
+
+    @property
+    def memory_bytes(self) -> int:
+        """How much memory of the machine the process occupies now."""
+        pages = Path(f"/proc/{self.process.pid}/statm").read_text(encoding="ascii").split()[1]
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+    def text(self) -> str:
+        """Return what it logged so far."""
+        return self.log.read_text(encoding="utf-8", errors="replace")
+
+    def terminate(self) -> None:
+        """Ask it to end (SIGTERM), and return at once."""
+        self.process.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it as a crash would (SIGKILL)."""
+        self.process.kill()
+        self.process.wait()
+
+    def wait(self) -> int:
+        """Wait for its end and return its exit status."""
+        return self.process.wait(STOP_SECONDS_MAX)
+
+    def stop(self) -> None:
+        """End it, by force where it doesn't obey."""
+        if self.process.poll() is not None:
+            return
+        self.terminate()
+        try:
+            self.wait()
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+
+def start_server(
+    environment: Mapping[str, str],
+    folder: Path,
+    *,
+    kind: Kind = "uvicorn",
+    relay: Mapping[str, Any] | None = None,
+) -> RunningServer:
+    """Start a server and return once it answers.
+
+    :param environment: added to this process's; see ``fresh_databases.environment``.
+    :param folder: where its log is written.
+    :param relay: settings of the relay that take the place of the usual ones.
+    """
+    variables = {**os.environ, **environment, "PYTHONPATH": str(ROOT)}
+    if relay is not None:
+        variables["DJANGO_SETTINGS_MODULE"] = RELAY_SETTINGS_MODULE
+        variables["TELLERWIRE_TEST_RELAY"] = json.dumps(relay)
+    for _ in range(START_ATTEMPTS_MAX):
+        port = free_port()
+        log = folder / f"{kind}-{port}.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                _command(kind, port),
+                env=variables,
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
+        server = RunningServer(process, port, log)
+        if _wait_until_ready(server):
+            return server
+        server.stop()
+    raise AssertionError(f"{kind} does not start:\n{server.text()}")
+
+
+@contextmanager
+def servers(environment: Mapping[str, str], folder: Path) -> Iterator[Start]:
+    """Give a function that starts servers, and stop them all at the end."""
+    with ExitStack() as stack:
+
+        def start(
+            *,
+            kind: Kind = "uvicorn",
+            relay: Mapping[str, Any] | None = None,
+            extra: Mapping[str, str] | None = None,
+        ) -> RunningServer:
+            server = start_server({**environment, **(extra or {})}, folder, kind=kind, relay=relay)
+            stack.callback(server.stop)
+            return server
+
+        yield start
+
+
+def _command(kind: Kind, port: int) -> list[str]:
+    if kind == "uvicorn":
+        return [sys.executable, "-m", "bankproject.serve", "--host", LOOPBACK, "--port", str(port)]
+    application = "bankproject.asgi:application"
+    return [sys.executable, "-m", "daphne", "-b", LOOPBACK, "-p", str(port), application]
+
+
+def _wait_until_ready(server: RunningServer) -> bool:
+    deadline = time.monotonic() + READY_SECONDS_MAX
+    while time.monotonic() < deadline and server.is_alive:
+        try:
+            with urllib.request.urlopen(f"{server.url}/healthz", timeout=5):
+                return True
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
+            time.sleep(POLL_SECONDS)
+    return False
