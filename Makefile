@@ -7,8 +7,10 @@ RUNTIME := $(VENV)/.runtime
 TOOLS := $(VENV)/.tools
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
 # Folders whose behaviour depends on the database: they run a second time, on PostgreSQL.
-DATABASE_TESTS := $(wildcard tests/bank tests/relay tests/integration tests/races tests/faults)
-PYTEST := $(PY) -m pytest
+DATABASE_TESTS := $(wildcard $(addprefix tests/,harness bank relay integration races faults))
+# Each of the workers has databases and servers of its own; a file's tests stay together.
+WORKERS ?= 2
+PYTEST := $(PY) -m pytest -n $(WORKERS) --dist loadfile
 LOCK := $(VENV)/bin/uv pip compile --no-config --quiet --universal --python-version 3.11 \
 	--generate-hashes --no-annotate --custom-compile-command "make lock"
 
@@ -35,8 +37,8 @@ run: $(RUNTIME) ## the same, and it stays until Ctrl-C
 
 test: test-sqlite test-postgresql ## everything on SQLite, then what knows a database on PostgreSQL
 
-test-sqlite: $(TOOLS) ## every test, with SQLite and Redis
-	TELLERWIRE_TEST_DATABASE=sqlite $(PYTEST) tests
+test-sqlite: $(TOOLS) ## every test but the races (they are about PostgreSQL's locks), with SQLite and Redis
+	TELLERWIRE_TEST_DATABASE=sqlite $(PYTEST) tests --ignore=tests/races
 
 test-postgresql: $(TOOLS) ## the tests that know a database, with PostgreSQL and Redis
 	TELLERWIRE_TEST_DATABASE=postgresql $(PYTEST) $(DATABASE_TESTS)
@@ -48,7 +50,7 @@ check: $(TOOLS) ## style, types, deployment checks, migrations, import rules
 	$(VENV)/bin/mypy bankproject relay bank tests manage.py $(wildcard benchmarks)
 	env $(THROWAWAY_PRODUCTION) $(PY) manage.py check --deploy --fail-level WARNING
 	TELLERWIRE_DATA_DIR=$(VENV)/check $(PY) manage.py makemigrations --check --dry-run
-	$(PYTEST) -q tests/architecture
+	$(PY) -m pytest tests/architecture
 
 bench: $(TOOLS) ## every benchmark, one after the other
 	@set -e; for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(PY) $$script; done
