@@ -53,7 +53,9 @@ check: $(TOOLS) ## style, types, deployment checks, migrations, import rules
 	$(PY) -m pytest tests/architecture
 
 bench: $(TOOLS) ## every benchmark, one after the other
-	@set -e; for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(PY) $$script; done
+	@set -e; for script in $$(grep -l '^if __name__' benchmarks/*.py); do \
+		echo "== $$script"; $(PY) -m benchmarks.$$(basename $$script .py); \
+	done
 
 lock: $(TOOLS) ## pin the direct dependencies of *.in with hashes (UPGRADE=--upgrade for newer ones)
 	$(LOCK) $(UPGRADE) requirements.in -o requirements.txt
