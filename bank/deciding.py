@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date
 from typing import Final
 
 from bank.authorization import Decision, Grants
@@ -18,6 +18,7 @@ from bank.incoming import BankIdentity, IncomingOrder
 from bank.locking import LockedAccount
 from bank.models import AccountKind, AccountStatus, Permission, TransferKind
 from bank.money import format_amount, parse_amount
+from bank.sequence import value_date_of
 from protocol import limits
 from protocol.banking import Deposit, Issue, Order, Transfer, Withdraw
 from protocol.errors import BankError, Code
@@ -178,7 +179,7 @@ def _value_date(order: Order) -> date | None:
         return None
     if order.value_date > _VALUE_DATE_MS_MAX:
         raise BankError(Code.BAD_ORDER, "the value date lies beyond the year 9999")
-    return datetime.fromtimestamp(order.value_date // 1000, UTC).date()
+    return value_date_of(order.value_date)
 
 
 def _check_amount_alone(text: str) -> None:

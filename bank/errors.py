@@ -7,6 +7,7 @@
     │   └── BankError               a customer is refused; carries a wire code
     │       └── BadAmountError      the amount is refused; carries which rule it breaks
     └── LocalError
+        ├── BankSetupError          the bank is not set up so that it could run
         ├── ChangeRefusedError      an operator is refused: admin, command or service
         └── LedgerError             the ledger's database fails, never an order's fault
             ├── LedgerUnavailableError  nothing was recorded
@@ -27,6 +28,7 @@ __all__ = [
     "AmountFault",
     "BadAmountError",
     "BankError",
+    "BankSetupError",
     "ChangeFault",
     "ChangeRefusedError",
     "LedgerError",
@@ -106,6 +108,10 @@ class ChangeRefusedError(LocalError):
         super().__init__(words)
         self.fault: Final = fault
         self.words: Final = words
+
+
+class BankSetupError(LocalError):
+    """The bank can't run as it is set up; the words say what to do about it."""
 
 
 class LedgerError(LocalError):

@@ -8,11 +8,11 @@ transaction was rolled back.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 from django.db import connections
 
-__all__ = ["Numbers", "draw_numbers", "milliseconds"]
+__all__ = ["Numbers", "draw_numbers", "milliseconds", "value_date_ms", "value_date_of"]
 
 # The sequence that PostgreSQL keeps for the primary key of orders; `loaddata` sets it, too.
 _POSTGRESQL_DRAW = (
@@ -45,6 +45,16 @@ def milliseconds(moment: datetime) -> int:
     """Return whole milliseconds since the epoch, without the rounding of floating point."""
     difference = moment - datetime(1970, 1, 1, tzinfo=UTC)
     return (difference.days * 86_400 + difference.seconds) * 1000 + difference.microseconds // 1000
+
+
+def value_date_of(moment_ms: int) -> date:
+    """Return the date (UTC) in which a time lies, in milliseconds since the epoch."""
+    return datetime.fromtimestamp(moment_ms // 1000, UTC).date()
+
+
+def value_date_ms(value_date: date) -> int:
+    """Return the beginning of a date (UTC) as milliseconds since the epoch."""
+    return (value_date - date(1970, 1, 1)).days * 86_400_000
 
 
 def draw_numbers(count: int, using: str) -> Numbers:

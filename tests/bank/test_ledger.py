@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from bank.models import Entry, Order, Transfer
 from protocol.errors import Code
 from tests.bank.orders import SmallBank, balances, book_one, receipt_in, small_bank, transfer
 
