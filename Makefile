@@ -1,6 +1,5 @@
 # Everything here works in a fresh clone with Python 3.11 or newer and make; `make help` lists it.
 
-SHELL := /bin/bash
 VENV := .venv
 PY := $(VENV)/bin/python
 RUNTIME := $(VENV)/.runtime
@@ -27,7 +26,7 @@ THROWAWAY_PRODUCTION = DJANGO_SETTINGS_MODULE=bankproject.settings.production \
 .PHONY: help demo run test test-sqlite test-postgresql check bench lock clean
 
 help: ## list what can be made
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | column -t -s @
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(RUNTIME) ## two people, a bank and a relay: money moves, seconds long, on fresh data
 	$(PY) -m bankproject.demo
@@ -68,15 +67,19 @@ clean: ## remove the environment, caches and local data
 $(PY):
 	@for python in python3.11 python3 python; do \
 		if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
-			echo "making $(VENV) with $$($$python --version)"; exec $$python -m venv $(VENV); \
+			echo "Making $(VENV) with $$($$python --version), once."; \
+			$$python -m venv $(VENV) || { rm -rf $(VENV); exit 1; }; \
+			exit 0; \
 		fi; \
 	done; \
 	echo "Tellerwire needs Python 3.11 or newer as python3.11 or python3 on the PATH." >&2; exit 1
 
 $(RUNTIME): requirements.txt | $(PY)
-	$(PIP) install --require-hashes -r requirements.txt
+	@echo "Installing what runs (half a minute, once)."
+	@$(PIP) install --require-hashes -r requirements.txt
 	@touch $@
 
 $(TOOLS): requirements.txt requirements-dev.txt | $(PY)
-	$(PIP) install --require-hashes -r requirements-dev.txt
+	@echo "Installing what tests and checks need (a minute, once)."
+	@$(PIP) install --require-hashes -r requirements-dev.txt
 	@touch $(RUNTIME) $@
