@@ -75,7 +75,7 @@ def test_pairs(variable: pytest.MonkeyPatch) -> None:
     variable.setenv("TELLERWIRE_PAIRS", "bank=00ff, till = 11ee")
     assert environment.mapping("PAIRS") == {"bank": "00ff", "till": "11ee"}
     variable.setenv("TELLERWIRE_PAIRS", "bank=00ff,till")
-    with pytest.raises(ImproperlyConfigured, match="TELLERWIRE_PAIRS .*not 'till'"):
+    with pytest.raises(ImproperlyConfigured, match=r"TELLERWIRE_PAIRS .*not 'till'"):
         environment.mapping("PAIRS")
 
 
