@@ -1,0 +1,1 @@
+"""Measurements of what this project claims; see README.md in this folder."""
