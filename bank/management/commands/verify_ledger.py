@@ -1,0 +1,79 @@
+"""``manage.py verify_ledger``: check the whole ledger; exit 1 and name what is wrong."""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+from django.db import DatabaseError
+from rich.console import Console
+from rich.progress import Progress
+
+from bank.conf import bank_settings
+from bank.verification import Tally, rows_to_check, verify_ledger
+from protocol.encoding import unb64u
+from protocol.errors import KeyFileFormatError
+from protocol.keyfile import read_key_file_header
+from protocol.keys import parse_fingerprint
+
+
+class Command(BaseCommand):
+    """Verifies beside a running bank; reads only."""
+
+    help = (
+        "Recompute every balance from the journal, and check every constraint, every reference, "
+        "every signed order and every receipt. Exits 1 and names each row that is wrong."
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Say what can be given."""
+        parser.add_argument(
+            "--fingerprint",
+            help="the bank's fingerprint; by default that of TELLERWIRE_BANK_KEY_FILE, and where "
+            "there is none, every key counts that is enrolled for the bank",
+        )
+
+    def handle(self, *_: Any, **options: Any) -> None:
+        """Run the command."""
+        fingerprint = _fingerprint(options["fingerprint"])
+        try:
+            tally, found = self._verify(fingerprint)
+        except DatabaseError as error:
+            raise CommandError(f"the bank's database can't be read: {error}") from error
+        if found:
+            raise CommandError(f"The ledger is not in order: {found} problems.", returncode=1)
+        self.stdout.write(
+            f"The ledger is in order: {tally.rows['bank_account']} accounts, "
+            f"{tally.rows['bank_order']} orders, {tally.rows['bank_transfer']} transfers, "
+            f"{tally.rows['bank_entry']} entries."
+        )
+
+    def _verify(self, fingerprint: bytes | None) -> tuple[Tally, int]:
+        """Print what is wrong, and return how many rows were checked and problems found."""
+        console = Console(file=sys.stderr)
+        found = 0
+        with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+            task = bar.add_task("Verifying the ledger", total=rows_to_check())
+            tally = Tally(lambda rows: bar.advance(task, rows))
+            for problem in verify_ledger(
+                bank_settings.ID, bank_fingerprint=fingerprint, tally=tally
+            ):
+                found += 1
+                self.stdout.write(str(problem))
+        return tally, found
+
+
+def _fingerprint(given: str | None) -> bytes | None:
+    try:
+        if given is not None:
+            return parse_fingerprint(given)
+        if bank_settings.KEY_FILE and Path(bank_settings.KEY_FILE).exists():
+            # The header is readable without the passphrase, and enough to compare with.
+            header = read_key_file_header(Path(bank_settings.KEY_FILE).read_bytes())
+            return unb64u(header.fingerprint)
+    except (ValueError, OSError, KeyFileFormatError) as error:
+        raise CommandError(f"the bank's fingerprint: {error}") from error
+    return None

@@ -1,0 +1,42 @@
+"""The verification as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from bank.models import Account, Entry, Order, Transfer
+from bank.queries import snapshot
+from bank.verification.journal import check_balances
+from bank.verification.orders import check_orders
+from bank.verification.problems import Problem, Tally
+from bank.verification.structure import check_structure
+
+__all__ = ["rows_to_check", "verify_ledger"]
+
+
+def rows_to_check(using: str = "default") -> int:
+    """Return how many rows a verification will count, for a progress bar."""
+    return sum(
+        model._base_manager.using(using).count() for model in (Account, Entry, Order, Transfer)
+    )
+
+
+def verify_ledger(
+    bank_id: str,
+    *,
+    bank_fingerprint: bytes | None = None,
+    using: str = "default",
+    tally: Tally | None = None,
+) -> Iterator[Problem]:
+    """Check everything and yield what is wrong, as it is found.
+
+    :param bank_id: the bank's id, whose enrolled keys sign receipts.
+    :param bank_fingerprint: where it is known from elsewhere than this database: then only the
+        key with this fingerprint counts as the bank's.
+    :param tally: counts the rows that were checked.
+    """
+    counted = tally if tally is not None else Tally()
+    with snapshot(using):
+        yield from check_structure(using)
+        yield from check_balances(using, counted)
+        yield from check_orders(using, bank_id, bank_fingerprint, counted)
