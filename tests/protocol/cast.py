@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Callable
 
 from protocol.banking import ORDER_PURPOSE, Transfer
+from protocol.errors import Code, ProtocolError
 from protocol.keyfile import KeyFile, new_key_file
 from protocol.keys import Suite
 from protocol.sealing import Envelope, Opened, SignedMessage, compose, open_sealed, seal
@@ -88,3 +89,12 @@ def open_at_bank(
         sender_suites=known.bundle.suites,
         now=now,
     )
+
+
+def refusal(action: Callable[[], object]) -> Code | None:
+    """Return the code of the named error that comes out, or None; any other error passes."""
+    try:
+        action()
+    except ProtocolError as error:
+        return error.code
+    return None
