@@ -190,7 +190,7 @@ def test_a_bundle_that_would_be_refused_is_not_made() -> None:
         return make_bundle(ada().identity, **(arguments | changes))
 
     assert open_bundle(make()).id == "ada"
-    for changes in (
+    refused: list[dict[str, Any]] = [
         {"client_id": "no id"},
         {"first_name": "a,b"},
         {"generation": 0},
@@ -198,7 +198,8 @@ def test_a_bundle_that_would_be_refused_is_not_made() -> None:
         {"encryption_keys": [ada().prekeys[0].public] * 2},
         {"valid_to": NOW},
         {"valid_to": NOW + limits.BUNDLE_VALIDITY_MS_MAX + 1},
-    ):
+    ]
+    for changes in refused:
         assert refusal(functools.partial(make, **changes)) == "bad_bundle"
 
 

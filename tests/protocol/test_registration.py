@@ -32,7 +32,7 @@ def _proof() -> bytes:
 
 
 def _check(proof: bytes, **changes: Any) -> None:
-    known = {"bundle": ada().bundle, "claimed_id": "ada", "version": 1} | PARTS
+    known: dict[str, Any] = {"bundle": ada().bundle, "claimed_id": "ada", "version": 1} | PARTS
     check_proof(proof, **(known | changes))
 
 
