@@ -32,7 +32,7 @@ from protocol.keys import (
 )
 
 VALID_FROM_MS = 1_700_000_000_000
-VALID_TO_MS = VALID_FROM_MS + 10 * 365 * 86_400_000
+VALID_TO_MS = VALID_FROM_MS + 19 * 365 * 86_400_000
 
 
 def identity_of(client_id: str, version: int = 1) -> IdentityKey:
