@@ -19,13 +19,13 @@ see it.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Final, Protocol
 
 from django.db.models import F, FilteredRelation, Q, QuerySet
 
+from bank.compiled import CompiledQuery, Slot
 from bank.models import (
     Account,
     AccountKind,
@@ -181,7 +181,9 @@ class Grants:
         return Decision(allowed=True, order_limit=teller.order_limit)
 
 
-def load_grants(person_ids: Iterable[int], account_ids: Iterable[int]) -> Grants:
+def load_grants(
+    person_ids: Iterable[int], account_ids: Iterable[int], *, using: str = "default"
+) -> Grants:
     """Read what is needed to decide for these persons on these accounts, in three queries.
 
     Call it inside the transaction that acts on the decisions, after its locks were taken: then
@@ -189,31 +191,29 @@ def load_grants(person_ids: Iterable[int], account_ids: Iterable[int]) -> Grants
 
     :param person_ids: primary keys of persons; unknown ones are denied later.
     :param account_ids: primary keys of the accounts that decisions may be about.
+    :param using: the database alias.
     """
     persons, accounts = set(person_ids), set(account_ids)
     if not persons:
         return Grants({}, {}, None)
-    employees = _active_employees(persons, accounts)
     employments: dict[tuple[int, int], _Employment] = {}
     bank_id: int | None = None
-    for person_id, organization_id, is_bank, order_limit, permission in employees.values_list(
-        "person_id",
-        "organization_id",
-        "organization__is_bank",
-        "order_limit",
-        "permissions__permission",
-    ):
+    rows = _EMPLOYMENTS.rows(using, persons=persons, accounts=accounts)
+    for person_id, organization_id, is_bank, order_limit, permission in rows:
         key = (person_id, organization_id)
         employment = employments.setdefault(key, _Employment(order_limit))
         if permission is not None:
             employment.permissions.add(permission)
         if is_bank:
             bank_id = organization_id
-    for key, permissions in _permissions_by_role(employees).items():
+    for person_id, organization_id, permission in _ROLE_PERMISSIONS.rows(
+        using, persons=persons, accounts=accounts
+    ):
         # Somebody who was employed between the two reads is not yet an employee to this decision.
-        if key in employments:
-            employments[key].permissions.update(permissions)
-    return Grants(_read_standings(persons), employments, bank_id)
+        employed = employments.get((person_id, organization_id))
+        if employed is not None:
+            employed.permissions.add(permission)
+    return Grants(_read_standings(persons, using), employments, bank_id)
 
 
 def decide(person: Person, account: Account, permission: str) -> Decision:
@@ -224,46 +224,67 @@ def decide(person: Person, account: Account, permission: str) -> Decision:
     return load_grants([person.pk], [account.pk]).decide(person.pk, account, permission)
 
 
-def _read_standings(person_ids: set[int]) -> dict[int, Standing]:
-    rows = (
-        Person.objects.filter(pk__in=person_ids)
-        .annotate(key_in_force=FilteredRelation("keys", condition=Q(keys__revoked_at__isnull=True)))
-        .order_by()
-        .values_list("pk", "status", "key_in_force__fingerprint", "key_in_force__identity_key")
-    )
+def _read_standings(person_ids: set[int], using: str) -> dict[int, Standing]:
     return {
         person_id: Standing(
             active=status == PersonStatus.ACTIVE,
             fingerprint=fingerprint,
             identity_key=None if identity_key is None else bytes(identity_key),
         )
-        for person_id, status, fingerprint, identity_key in rows
+        for person_id, status, fingerprint, identity_key in _STANDINGS.rows(
+            using, persons=person_ids
+        )
     }
 
 
-def _active_employees(person_ids: set[int], account_ids: set[int]) -> QuerySet[Employee]:
+def _standings() -> QuerySet[Person, Any]:
+    return (
+        Person.objects.filter(pk__any_of=Slot("persons"))
+        .annotate(key_in_force=FilteredRelation("keys", condition=Q(keys__revoked_at__isnull=True)))
+        .order_by()
+        .values_list("pk", "status", "key_in_force__fingerprint", "key_in_force__identity_key")
+    )
+
+
+def _active_employees() -> QuerySet[Employee]:
     """Return the employments that can matter: at the bank, or at an owner of these accounts."""
     owners = (
-        Account.objects.filter(pk__in=account_ids, owner_organization__isnull=False)
+        Account.objects.filter(pk__any_of=Slot("accounts"), owner_organization__isnull=False)
         .order_by()
         .values("owner_organization_id")
     )
     return Employee.objects.filter(
         Q(organization__is_bank=True) | Q(organization_id__in=owners),
-        person_id__in=person_ids,
+        person__pk__any_of=Slot("persons"),
         status=EmployeeStatus.ACTIVE,
     ).order_by()
 
 
-def _permissions_by_role(employees: QuerySet[Employee]) -> dict[tuple[int, int], set[str]]:
+def _employments() -> QuerySet[Employee, Any]:
+    return _active_employees().values_list(
+        "person_id",
+        "organization_id",
+        "organization__is_bank",
+        "order_limit",
+        "permissions__permission",
+    )
+
+
+def _role_permissions() -> QuerySet[Employee, Any]:
     """Return what roles give; a role of another organization gives nothing."""
-    permissions: dict[tuple[int, int], set[str]] = defaultdict(set)
-    rows = employees.filter(
-        roles__organization_id=F("organization_id"), roles__permissions__permission__isnull=False
-    ).values_list("person_id", "organization_id", "roles__permissions__permission")
-    for person_id, organization_id, permission in rows:
-        permissions[person_id, organization_id].add(permission)
-    return permissions
+    return (
+        _active_employees()
+        .filter(
+            roles__organization_id=F("organization_id"),
+            roles__permissions__permission__isnull=False,
+        )
+        .values_list("person_id", "organization_id", "roles__permissions__permission")
+    )
+
+
+_STANDINGS: Final = CompiledQuery(_standings)
+_EMPLOYMENTS: Final = CompiledQuery(_employments)
+_ROLE_PERMISSIONS: Final = CompiledQuery(_role_permissions)
 
 
 def _smaller(one: int | None, other: int | None) -> int | None:

@@ -23,13 +23,15 @@ import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from django.db import DatabaseError, connections, transaction
+from django.db.models import QuerySet
 
 from bank import locking
 from bank.authorization import load_grants
+from bank.compiled import CompiledQuery, Slot
 from bank.database_faults import Fault, fault_of
 from bank.deciding import Decider, Posting, accounts_of
 from bank.errors import LedgerError, LedgerUnavailableError, OutcomeUnknownError
@@ -54,6 +56,19 @@ _NOT_RECORDED: Final = frozenset({Code.ORDER_ID_CONFLICT, Code.ORDER_EXPIRED, Co
 _Key = tuple[int, uuid.UUID]
 
 logger = structlog.get_logger(__name__)
+
+
+def _recorded() -> QuerySet[Order, Any]:
+    return (
+        Order.objects.filter(order_id__any_of=Slot("order_ids"))
+        .order_by()
+        .values_list(
+            "person_id", "order_id", "evidence_hash", "code", "receipt", "receipt_signature"
+        )
+    )
+
+
+_RECORDED: Final = CompiledQuery(_recorded)
 
 
 def _key_of(incoming: IncomingOrder) -> _Key:
@@ -158,7 +173,9 @@ class _Batch:
         if not unseen:
             return [self._repeat(incoming) for incoming in batch]
         grants = load_grants(
-            {incoming.person_id for incoming in batch}, {account.id for account in accounts}
+            {incoming.person_id for incoming in batch},
+            {account.id for account in accounts},
+            using=self._using,
         )
         drawn = draw_numbers(unseen, self._using)
         decider = Decider(self._bank, accounts, grants, drawn.now_ms)
@@ -185,14 +202,7 @@ class _Batch:
     def _read_recorded(self, keys: Sequence[_Key]) -> None:
         """Look the ids up, in a statement after the locks: it sees what the lock waited for."""
         wanted = set(keys)
-        rows = (
-            Order.objects.using(self._using)
-            .filter(order_id__in={order_id for _, order_id in wanted})
-            .order_by()
-            .values_list(
-                "person_id", "order_id", "evidence_hash", "code", "receipt", "receipt_signature"
-            )
-        )
+        rows = _RECORDED.rows(self._using, order_ids={order_id for _, order_id in wanted})
         for person_id, order_id, evidence_hash, code, receipt, signature in rows:
             if (person_id, order_id) in wanted:
                 self._recorded[person_id, order_id] = _Recorded(

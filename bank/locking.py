@@ -14,9 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any, Final
 
 from django.db.models import OuterRef, Q, QuerySet, Subquery
 
+from bank.compiled import CompiledQuery, Slot
 from bank.models import Account, Currency
 
 __all__ = ["LockedAccount", "for_update", "lock_accounts"]
@@ -55,27 +57,20 @@ def for_update(accounts: QuerySet[Account]) -> QuerySet[Account]:
     return accounts.select_for_update(no_key=True)
 
 
-def lock_accounts(
-    numbers: Collection[str], kinds: Collection[str], using: str
-) -> list[LockedAccount]:
-    """Lock accounts until the transaction ends, and return them in the order of their keys.
+def _own_accounts() -> QuerySet[Account, tuple[int]]:
+    named = Account.objects.filter(number__any_of=Slot("numbers")).order_by()
+    return (
+        Account.objects.filter(kind__any_of=Slot("kinds"), currency_id__in=named.values("currency"))
+        .order_by()
+        .values_list("pk")
+    )
 
-    :param numbers: of the accounts that orders name; there may be none of that number.
-    :param kinds: kinds of the bank's own accounts that are needed beside them, in every currency
-        of the named accounts.
-    :param using: the database alias; a transaction must be open there.
-    """
-    accounts = Account.objects.using(using)
-    wanted = Q(number__in=numbers)
-    if kinds:
-        # Which accounts these are never changes once there are entries, so it is read without a
-        # lock, which keeps the locking query on two indexes.
-        currencies = accounts.filter(number__in=numbers).order_by().values("currency_id")
-        own = accounts.filter(kind__in=kinds, currency_id__in=currencies).order_by()
-        wanted |= Q(pk__in=list(own.values_list("pk", flat=True)))
-    exponent = Currency.objects.using(using).filter(code=OuterRef("currency_id")).values("exponent")
-    rows = (
-        for_update(accounts.filter(wanted).order_by("pk"))
+
+def _accounts_under_lock() -> QuerySet[Account, Any]:
+    exponent = Currency.objects.filter(code=OuterRef("currency_id")).values("exponent")
+    wanted = Q(number__any_of=Slot("numbers")) | Q(pk__any_of=Slot("own"))
+    return (
+        for_update(Account.objects.filter(wanted).order_by("pk"))
         .annotate(exponent=Subquery(exponent))
         .values_list(
             "id",
@@ -93,4 +88,26 @@ def lock_accounts(
             "order_limit",
         )
     )
+
+
+_OWN_ACCOUNTS: Final = CompiledQuery(_own_accounts)
+_ACCOUNTS_UNDER_LOCK: Final = CompiledQuery(_accounts_under_lock)
+
+
+def lock_accounts(
+    numbers: Collection[str], kinds: Collection[str], using: str
+) -> list[LockedAccount]:
+    """Lock accounts until the transaction ends, and return them in the order of their keys.
+
+    :param numbers: of the accounts that orders name; there may be none of that number.
+    :param kinds: kinds of the bank's own accounts that are needed beside them, in every currency
+        of the named accounts.
+    :param using: the database alias; a transaction must be open there.
+    """
+    own: list[int] = []
+    if kinds:
+        # Which accounts these are never changes once there are entries, so it is read without a
+        # lock, which keeps the locking query on two indexes.
+        own = [key for (key,) in _OWN_ACCOUNTS.rows(using, numbers=numbers, kinds=kinds)]
+    rows = _ACCOUNTS_UNDER_LOCK.rows(using, numbers=numbers, own=own)
     return [LockedAccount(*row) for row in rows]

@@ -1,8 +1,8 @@
-"""Transfers a second through the whole chain: client, relay, bank, database and signed receipt.
+"""Transfers a second through the whole chain: client, relay, bank, database, signed receipt.
 
     python -m benchmarks.chain [--orders N] [--runs N] [--database sqlite|postgresql]
 
-Real processes: a server, a bank, and this client. Every order is written to the client's outbox with
+Real processes: a server, a bank, this client. Every order is written to the client's outbox with
 an fsync before it is sent, booked in a durable transaction, and counted when its signed receipt was
 checked. Each number is the median of several runs, each on its own time; see README.md.
 """
@@ -27,8 +27,8 @@ from clients.peers import Peers
 from clients.retry import RetryPolicy
 from clients.storage import StateDirectory
 from protocol.banking import Transfer
-from protocol.keyfile import decrypt_key_file, read_key_file_header
 from protocol.encoding import unb64u
+from protocol.keyfile import decrypt_key_file, read_key_file_header
 from tests.servers import PostgresServer
 
 ORIGINAL_SEQUENTIAL: Final = 24.0
@@ -75,15 +75,14 @@ class Orders:
 
     async def pipelined(self, count: int) -> Run:
         """Thirty-two in flight until all are answered."""
-        left = iter(range(count))
-        latencies: list[float] = []
+        places = asyncio.Semaphore(IN_FLIGHT)
 
-        async def lane() -> None:
-            for _ in left:
-                latencies.append(await self.place())
+        async def place() -> float:
+            async with places:
+                return await self.place()
 
         began = time.perf_counter()
-        await asyncio.gather(*(lane() for _ in range(IN_FLIGHT)))
+        latencies = await asyncio.gather(*(place() for _ in range(count)))
         return Run(count / (time.perf_counter() - began), latencies)
 
 
@@ -116,7 +115,7 @@ def installation(database: str) -> Iterator[setup.Installation]:
         place = setup.prepare(folder)
         environment = place.environment()
         if database == "postgresql":
-            server = stack.enter_context(PostgresServer())
+            server = stack.enter_context(PostgresServer(durable=True))
             for variable, name in (("DATABASE_URL", "bank"), ("RELAY_DATABASE_URL", "relay")):
                 server.create_database(name)
                 environment[f"TELLERWIRE_{variable}"] = server.url(name)
