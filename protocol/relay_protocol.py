@@ -185,13 +185,19 @@ class RelayConnection(Generic[T]):
     def status(self, frame: Status, *, stored: bool) -> None:
         """Tell what became of one of the client's messages.
 
-        :param stored: whether the status is kept until the client acknowledges it.
+        :param stored: whether the status is kept until the client acknowledges it. One that was told
+            already, and not acknowledged yet, is not told again on the same connection.
         """
-        if self.phase is Phase.CLOSED:
+        if self.phase is Phase.CLOSED or (stored and frame.id in self._statuses):
             return
         if stored:
             self._statuses.add(frame.id)
         self._out.append(frame)
+
+    @property
+    def statuses_unacked(self) -> int:
+        """How many stored statuses wait for the client's `ack`."""
+        return len(self._statuses)
 
     def refuse(
         self,

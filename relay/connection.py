@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from protocol.errors import Code
@@ -33,6 +34,7 @@ class Connection:
 
     __slots__ = (
         "_abort_timer",
+        "_ended",
         "_task",
         "aborted",
         "client",
@@ -42,7 +44,6 @@ class Connection:
         "machine",
         "opened_at",
         "outbox",
-        "registration",
     )
 
     def __init__(
@@ -58,7 +59,7 @@ class Connection:
         self.opened_at = now
         self.heard_at = now
         self.aborted = False
-        self.registration: str | None = None
+        self._ended = asyncio.Event()
         self._task: asyncio.Task[object] | None = None
         self._abort_timer: asyncio.TimerHandle | None = None
 
@@ -149,6 +150,17 @@ class Connection:
         self.machine.lost()
         self._close(CloseReason(GOING_AWAY, reason))
 
+    def drain(self, reconnect_after_ms: int) -> None:
+        """Ask the client to go and come back."""
+        if self.machine.phase is Phase.REGISTERED:
+            self.machine.drain(reconnect_after_ms)
+            self.flush()
+
+    async def written(self) -> None:
+        """Return once everything is written, or the client had its time to read it."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._ended.wait(), self.limits.close_seconds)
+
     def flush(self) -> None:
         """Hand to the outbox what the state machine has to send."""
         for frame in self.machine.frames_to_send():
@@ -165,6 +177,7 @@ class Connection:
 
     def detach(self) -> None:
         """The task ends by itself."""
+        self._ended.set()
         self._task = None
         if self._abort_timer is not None:
             self._abort_timer.cancel()

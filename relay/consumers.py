@@ -72,6 +72,8 @@ class RelayConsumer(AsyncConsumer):
             connection.detach()
             hub.closed(connection)
             await _end(writer)
+            # The server waits for this task when it ends: what the client had is safe by then.
+            await hub.settled()
 
     def _greet(self, connection: Connection, spoken: str | None) -> None:
         if not origin_is_allowed(self.scope):
@@ -122,8 +124,7 @@ class RelayConsumer(AsyncConsumer):
             case PublishRequested():
                 await hub.publish(connection, asked)
             case StatusAcked():
-                if connection.client is not None:
-                    hub.exchange.status_acked(connection.client, asked.id)
+                hub.exchange.status_acked(connection, asked.id)
 
 
 def origin_is_allowed(scope: dict[str, Any]) -> bool:

@@ -44,8 +44,8 @@ class Elsewhere(Protocol):
     def forward(self, message: Message, *, taken_here: bool) -> bool:
         """Pass a message on to where its recipient is connected; False if that is nowhere."""
 
-    def report(self, message: Message, state: State, code: Code | None) -> None:
-        """Tell the process that a message came from what became of it."""
+    def report(self, message: Message, state: State, code: Code | None) -> bool:
+        """Tell the process that a message came from what became of it; False if it is gone."""
 
     def settled(self, message: Message) -> None:
         """Tell the processes that were given the message too that it needs no delivery any more."""
@@ -58,6 +58,9 @@ class Elsewhere(Protocol):
 
     def drained(self, recipient_key: str, through: int) -> None:
         """Tell everybody that all mail of a client is handed out."""
+
+    def announce(self, client: LocalClient) -> None:
+        """Tell everybody how many connections of a client are here now."""
 
 
 class Exchange:
@@ -122,7 +125,7 @@ class Exchange:
         if store.outcome is Outcome.STORED:
             counters.stored += 1
             backlog.last_row = max(backlog.last_row, store.row)
-            self._tell_queued(message)
+            self.tell_queued(message)
             self.mail_came(key)
             if self.elsewhere is not None:
                 self.elsewhere.mail_stored(key)
@@ -162,18 +165,19 @@ class Exchange:
 
     def report(self, message: Message, state: State, code: Code | None) -> None:
         """Tell the sender of a message that was not in the mailbox what became of it."""
-        if isinstance(message.origin, RemoteOrigin):
-            if self.elsewhere is not None:
-                self.elsewhere.report(message, state, code)
+        origin = message.origin
+        if isinstance(origin, RemoteOrigin) and self._report_elsewhere(message, state, code):
             return
         ended = message.ended(state, code)
-        if not ended.is_told:
+        if not ended.is_told or state is State.QUEUED:
             return
-        origin: Connection | None = message.origin
-        if origin is not None and origin.is_open:
+        if isinstance(origin, Connection) and origin.is_open:
             origin.status(ended, stored=False)
         else:
             self.writer.keep_status(ended, lambda: self.status_kept(ended))
+
+    def _report_elsewhere(self, message: Message, state: State, code: Code | None) -> bool:
+        return self.elsewhere is not None and self.elsewhere.report(message, state, code)
 
     def fail(self, message: Message, code: Code) -> None:
         """Give a message up."""
@@ -184,11 +188,12 @@ class Exchange:
         else:
             self.report(message, State.FAILED, code)
 
-    def _tell_queued(self, message: Message) -> None:
+    def tell_queued(self, message: Message) -> None:
+        """Tell the sender that a message is stored durably."""
         origin = message.origin
         if isinstance(origin, RemoteOrigin):
             self.report(message, State.QUEUED, None)
-        elif origin is not None and message.kind is not Kind.REPLY:
+        elif isinstance(origin, Connection) and message.kind is not Kind.REPLY:
             origin.queued(message)
 
     def status_kept(self, ended: Ended) -> None:
@@ -206,10 +211,12 @@ class Exchange:
 
     def joined(self, client: LocalClient, *, mail: bool, statuses: bool) -> None:
         """A client registered: give it what waits."""
+        if self.elsewhere is not None:
+            self.elsewhere.announce(client)
         if mail or client.key in self.presence.backlogs:
             self.mail_came(client.key)
         if statuses:
-            self._start(self._tell_statuses(client))
+            self.statuses_came(client.key)
 
     def left(self, connection: Connection) -> None:
         """A connection is gone: what it had and did not acknowledge is delivered again."""
@@ -219,6 +226,8 @@ class Exchange:
             return
         connection.client = None
         self.presence.leave(connection, client)
+        if self.elsewhere is not None:
+            self.elsewhere.announce(client)
         unclaimed: list[int] = []
         for message in connection.machine.give_back():
             message.holders -= 1
@@ -310,14 +319,38 @@ class Exchange:
         if backlog is not None and self.elsewhere is not None:
             self.elsewhere.drained(client.key, max(client.rows_out, default=backlog.last_row))
 
-    async def _tell_statuses(self, client: LocalClient) -> None:
-        for ended in await self._database.run(mailbox.statuses, client.key):
-            for connection in list(client.connections):
-                connection.status(ended, stored=True)
+    def statuses_came(self, key: str) -> None:
+        """There are statuses for a client; if it is here, tell it."""
+        client = self.presence.local.get(key)
+        if client is None:
+            return
+        client.status_hints += 1
+        if client.status_hints == 1:
+            self._start(self._tell_statuses(client))
 
-    def status_acked(self, client: LocalClient, message_id: str) -> None:
+    async def _tell_statuses(self, client: LocalClient) -> None:
+        try:
+            told = 0
+            while told != client.status_hints:
+                told = client.status_hints
+                page = await self._database.run(mailbox.statuses, client.key)
+                client.has_more_statuses = len(page) == mailbox.STATUS_PAGE_MAX
+                for ended in page:
+                    for connection in list(client.connections):
+                        connection.status(ended, stored=True)
+        except DatabaseError as error:
+            log.error("statuses.read_failed", error=type(error).__name__)
+        finally:
+            client.status_hints = 0
+
+    def status_acked(self, connection: Connection, message_id: str) -> None:
         """A sender knows what became of his message."""
+        client = connection.client
+        if client is None:
+            return
         self.writer.forget_status(client.key, message_id)
+        if client.has_more_statuses and not connection.machine.statuses_unacked:
+            self.statuses_came(client.key)
 
     # Tasks.
 

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import time
 import uuid
+from contextlib import suppress
 from typing import Final
 from weakref import WeakKeyDictionary
 
 import structlog
+from channels.layers import InMemoryChannelLayer, get_channel_layer
 from django.db import DatabaseError
 
 from protocol.errors import Code, RelayError
@@ -26,16 +29,22 @@ from protocol.relay_events import (
 )
 from protocol.relay_protocol import Phase
 from relay import directory, leases
+from relay.bus import Bus
 from relay.conf import relay_settings
 from relay.connection import Connection
 from relay.database import DatabaseThread
 from relay.exchange import Exchange
 from relay.limits import RelayLimits
 from relay.metrics import counters
+from relay.shutdown import DrainOnSignals
+from relay.upkeep import Upkeep
 
 __all__ = ["Hub", "running_hub"]
 
 log = structlog.get_logger(__name__)
+
+DRAIN_POLL_SECONDS: Final = 0.05
+BUS_RETRY_SECONDS: Final = 1.0
 
 
 def clock() -> int:
@@ -55,24 +64,120 @@ class Hub:
         )
         self.connections: set[Connection] = set()
         self.is_draining = False
+        self._stopped = False
         self._registrations = TokenBucket(
             self.limits.registrations_per_second, self.limits.registrations_per_second, clock()
         )
+        self.bus = self._make_bus()
+        self.clock = clock
         self._tasks: list[asyncio.Task[None]] = []
         self._departed: list[tuple[str, str]] = []
+        self._loop = asyncio.get_running_loop()
+        self._signals: DrainOnSignals | None = None
+
+    # Beginning and end.
 
     def start(self) -> None:
         """Start what runs beside the connections."""
-        loop = asyncio.get_running_loop()
-        self._tasks.append(loop.create_task(self.exchange.writer.run()))
+        upkeep = Upkeep(self)
+        for coroutine in (self.exchange.writer.run(), upkeep.watch(), self._join_others(upkeep)):
+            self._tasks.append(self._loop.create_task(coroutine))
+        self._signals = DrainOnSignals(self.drain)
+
+    async def drain(self) -> None:
+        """Send every client away, store what it did not acknowledge, and stop."""
+        self.is_draining = True
+        for connection in list(self.connections):
+            if connection.is_open:
+                connection.drain(random.randint(0, self.limits.reconnect_spread_ms))  # noqa: S311 - jitter
+            else:
+                connection.fail(Code.DRAINING, "the relay goes away")
+        deadline = self._loop.time() + self.limits.drain_seconds
+        while self._loop.time() < deadline and self._unacked:  # noqa: ASYNC110 - acks set no event
+            await asyncio.sleep(DRAIN_POLL_SECONDS)
+        ending = list(self.connections)
+        # Who has not acknowledged goes first: so the senders still hear that it is stored.
+        ending.sort(key=lambda connection: connection.machine.unacked == 0)
+        for connection in ending:
+            if not connection.machine.unacked:
+                await self.exchange.writer.flush()
+            connection.fail(Code.DRAINING, "the relay goes away")
+            self.closed(connection)
+        await self.exchange.writer.flush()
+        await asyncio.gather(*(connection.written() for connection in ending))
+        await self.stop()
 
     async def stop(self) -> None:
-        """Stop, and write what is still to be written."""
+        """Stop what runs, write what is still to be written, and forget this process."""
+        if self._stopped:
+            return
+        self._stopped = True
         await self.exchange.writer.flush()
+        if self.bus is not None:
+            await self.bus.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        with suppress(DatabaseError):
+            await self.forget_departed()
+            await self.database.run(leases.stop, self.name)
         await self.database.close()
+        if self._signals is not None:
+            self._signals.undo()
+        # A hub that was drained stays where it is, to send away whoever still comes.
+        if not self.is_draining and _hubs.get(self._loop) is self:
+            del _hubs[self._loop]
+
+    async def forget_departed(self) -> None:
+        """Take connections that ended out of the database."""
+        departed, self._departed = self._departed, []
+        if departed:
+            await self.database.run(leases.depart, departed)
+
+    async def settled(self) -> None:
+        """Return once what connections left behind is in the database."""
+        if not self._stopped:
+            await self.exchange.writer.flush()
+
+    @property
+    def _unacked(self) -> int:
+        return sum(connection.machine.unacked for connection in self.connections)
+
+    def revoke(self, key: str) -> None:
+        """End the connections of a client that may not be here any more."""
+        client = self.exchange.presence.local.get(key)
+        for connection in list(client.connections) if client is not None else ():
+            connection.fail(Code.REVOKED, "the operator has blocked or released this id")
+
+    def revoke_soon(self, key: str) -> None:
+        """Do the same from another thread."""
+        self._loop.call_soon_threadsafe(self.revoke, key)
+
+    def _make_bus(self) -> Bus | None:
+        """Return the bus to other processes; a layer within this process leads to none."""
+        layer = get_channel_layer()
+        if layer is None or isinstance(layer, InMemoryChannelLayer):
+            return None
+        return Bus(
+            layer=layer,
+            exchange=self.exchange,
+            limits=self.limits,
+            clock=clock,
+            revoke=self.revoke,
+        )
+
+    async def _join_others(self, upkeep: Upkeep) -> None:
+        """Open the bus, where there is one, and sweep from then on."""
+        while self.bus is not None and not self.bus.channel:
+            try:
+                await self.bus.open()
+            except Exception as error:  # noqa: BLE001 - a channel layer may raise anything
+                log.error("bus.open_failed", error=type(error).__name__)
+                await asyncio.sleep(BUS_RETRY_SECONDS)
+        if self.bus is not None:
+            self.exchange.elsewhere = self.bus
+            self._tasks.append(self._loop.create_task(self.bus.receive()))
+        await upkeep.sweep()
 
     # Connections.
 
@@ -105,6 +210,7 @@ class Hub:
         client = connection.client
         self.exchange.left(connection)
         if client is not None:
+            log.info("client.left", client=client.id)
             self._departed.append((connection.id, client.key))
 
     # What a client asks for that needs the database.

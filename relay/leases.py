@@ -42,9 +42,10 @@ class Arrival:
 
 @dataclass(frozen=True, slots=True)
 class Others:
-    """The other living processes: their channels by name, and whom they have."""
+    """The other living processes that can be reached, and whom they have."""
 
-    channels: dict[str, str]
+    workers: dict[str, tuple[str, int]]
+    """Channel and end of the lease, by name."""
     clients: list[tuple[str, str, Role, int]]
     """Process, client, role, number of connections."""
 
@@ -109,12 +110,13 @@ def bury_dead(now: int) -> list[str]:
 def others(worker: str, now: int) -> Others:
     """Return the other processes that live, and whom they have."""
     alive = Worker.objects.using(ALIAS).filter(lease_until__gte=now).exclude(name=worker)
-    channels = dict(alive.exclude(channel="").values_list("name", "channel"))
-    rows = (
+    rows = alive.exclude(channel="").values_list("name", "channel", "lease_until")
+    workers = {name: (channel, lease) for name, channel, lease in rows}
+    clients = (
         Connection.objects.using(ALIAS)
-        .filter(worker__name__in=channels)
+        .filter(worker__name__in=workers)
         .order_by()
         .values_list("worker__name", "client_key", "role")
         .annotate(count=Count("pk"))
     )
-    return Others(channels, [(name, key, Role(role), count) for name, key, role, count in rows])
+    return Others(workers, [(name, key, Role(role), count) for name, key, role, count in clients])

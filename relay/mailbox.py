@@ -8,7 +8,7 @@ collected by `relay/mailbox_writer.py` while the last batch commits.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Final
@@ -36,6 +36,7 @@ __all__ = [
     "trim_statuses",
     "waiting",
     "with_mail",
+    "with_statuses",
 ]
 
 PAGE_MESSAGES_MAX: Final = 64
@@ -169,10 +170,18 @@ def trim_statuses(statuses_max: int, now: int) -> None:
 def with_mail(keys: Sequence[str]) -> set[str]:
     """Return which of these recipients have messages waiting."""
     found: set[str] = set()
-    for start in range(0, len(keys), KEYS_IN_QUERY_MAX):
-        part = keys[start : start + KEYS_IN_QUERY_MAX]
+    for part in _parts(keys):
         rows = Mail.objects.using(ALIAS).filter(recipient_key__in=part).order_by()
         found.update(rows.values_list("recipient_key", flat=True).distinct())
+    return found
+
+
+def with_statuses(keys: Sequence[str]) -> set[str]:
+    """Return which of these senders have statuses waiting."""
+    found: set[str] = set()
+    for part in _parts(keys):
+        rows = StoredStatus.objects.using(ALIAS).filter(sender_key__in=part).order_by()
+        found.update(rows.values_list("sender_key", flat=True).distinct())
     return found
 
 
@@ -181,6 +190,11 @@ def free_claims() -> None:
     alive = Worker.objects.using(ALIAS).values("name")
     claimed = Mail.objects.using(ALIAS).exclude(claim="")
     claimed.exclude(claim__in=alive).update(claim="")
+
+
+def _parts(keys: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(keys), KEYS_IN_QUERY_MAX):
+        yield keys[start : start + KEYS_IN_QUERY_MAX]
 
 
 # --- Inside the transaction -----------------------------------------------------------------

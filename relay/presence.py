@@ -23,7 +23,16 @@ BACKLOGS_MAX: Final = 10_000
 class LocalClient:
     """A client's connections to this process."""
 
-    __slots__ = ("connections", "hints", "id", "key", "pumping", "rows_out")
+    __slots__ = (
+        "connections",
+        "has_more_statuses",
+        "hints",
+        "id",
+        "key",
+        "pumping",
+        "rows_out",
+        "status_hints",
+    )
 
     def __init__(self, key: str, client_id: str) -> None:
         self.key = key
@@ -34,6 +43,10 @@ class LocalClient:
         self.pumping = False
         self.hints = 0
         """How often somebody said that mail may have come: so a pump knows if it missed one."""
+        self.status_hints = 0
+        """The same for statuses, while they are being told; else 0."""
+        self.has_more_statuses = False
+        """Whether more statuses wait than were told at once."""
 
     @property
     def services(self) -> list[Connection]:
