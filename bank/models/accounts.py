@@ -26,7 +26,11 @@ validate_currency_code = RegexValidator(
 
 
 class CurrencyManager(models.Manager["Currency"]):
-    """Finds currencies by their code."""
+    """Finds currencies by their code.
+
+    ``Currency`` has no method ``natural_key``: the code is the primary key already, and a dump
+    without primary keys would leave it out.
+    """
 
     def get_by_natural_key(self, code: str) -> Currency:
         """Return the currency with this code, or raise ``Currency.DoesNotExist``."""
@@ -68,10 +72,6 @@ class Currency(models.Model):
 
     def __str__(self) -> str:
         return self.code
-
-    def natural_key(self) -> tuple[str]:
-        """Return ``(code,)``."""
-        return (self.code,)
 
 
 class AccountKind(models.TextChoices):
