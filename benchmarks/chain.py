@@ -117,8 +117,7 @@ def installation(database: str) -> Iterator[setup.Installation]:
         if database == "postgresql":
             server = stack.enter_context(PostgresServer(durable=True))
             for variable, name in (("DATABASE_URL", "bank"), ("RELAY_DATABASE_URL", "relay")):
-                server.create_database(name)
-                environment[f"TELLERWIRE_{variable}"] = server.url(name)
+                environment[f"TELLERWIRE_{variable}"] = server.create_database(name)
         programs = stack.enter_context(Programs(folder, environment, setup.HOME))
         setup.fill_databases(programs)
         setup.start_relay(programs, place)

