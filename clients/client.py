@@ -86,7 +86,7 @@ class Client:
         self.random_bytes = random_bytes
         self.peers = peers if peers is not None else Peers()
         self._on_incoming = on_incoming
-        self._on_stray_reply = on_stray_reply
+        self.on_stray_reply = on_stray_reply
         self.protocol = ClientProtocol(
             key_file.identity, key_file.bundle, role, TRY_JITTER.pause_ms
         )
@@ -224,11 +224,16 @@ class Client:
         """Where a message is; None once it has ended."""
         return self.protocol.stage_of(message_id)
 
-    def reply(self, deliver: Deliver, body: bytes, ttl_ms: int) -> None:
-        """Answer a delivered request; it is delivered again if this gets lost."""
+    def reply(self, deliver: Deliver, body: bytes, ttl_ms: int) -> bool:
+        """Answer a delivered request, before it is acknowledged.
+
+        :return: False where the answer can't be sent now. Then don't acknowledge: the request is
+            delivered again.
+        """
         reply_id = self.new_id()
         events = self.protocol.reply(reply_id, deliver.sender, deliver.id, b64u(body), ttl_ms)
         self.connection.apply(events)
+        return bool(events)
 
     def ack(self, deliver: Deliver) -> None:
         """Tell the relay that a delivered message is safe here."""
@@ -251,8 +256,8 @@ class Client:
             self._on_incoming(event.deliver)
 
     def _take_stray_reply(self, event: StrayReply) -> None:
-        if self._on_stray_reply is not None:
-            self._on_stray_reply(event.deliver)
+        if self.on_stray_reply is not None:
+            self.on_stray_reply(event.deliver)
         self.ack(event.deliver)
 
     def _take_reply(self, event: ReplyArrived) -> None:

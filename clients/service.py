@@ -67,6 +67,7 @@ class ServiceCounters:
     received: int = 0
     answered: int = 0
     silent: int = 0
+    unsent: int = 0
     failed: int = 0
     duplicates: int = 0
     turned_away: int = 0
@@ -222,8 +223,12 @@ class ServiceClient:
             self.counters.silent += 1
             self._leave_unacknowledged()
             return
-        if deliver.kind is Kind.REQUEST:
-            self._client.reply(deliver, answer, self._reply_ttl_ms)
+        if deliver.kind is Kind.REQUEST and not self._client.reply(
+            deliver, answer, self._reply_ttl_ms
+        ):
+            # The connection is gone or going: unacknowledged, the request comes again.
+            self.counters.unsent += 1
+            return
         self._client.ack(deliver)
         self.counters.answered += 1
 

@@ -221,23 +221,14 @@ class ClientProtocol:
         exchange.refetch = False
         self._wake(exchange, now + exchange.try_ms)
         kind = frames.Kind.REQUEST if exchange.wants_reply else frames.Kind.NOTICE
-        return [
-            Transmit(
-                frames.Send(id=message_id, to=exchange.to, kind=kind, ttl_ms=ttl_ms, body=body)
-            )
-        ]
+        return [Transmit(frames.Send(message_id, exchange.to, kind, ttl_ms, body))]
 
     def reply(self, reply_id: str, to: str, re: str, body: str, ttl_ms: int) -> Events:
-        """Answer a request; nothing where there is no connection (it will be delivered again)."""
-        if self.phase not in (Phase.READY, Phase.DRAINING):
+        """Answer a request; nothing where that can't be sent: the request will come again."""
+        if self.phase is not Phase.READY:
             return []
-        return [
-            Transmit(
-                frames.Send(
-                    id=reply_id, to=to, kind=frames.Kind.REPLY, ttl_ms=ttl_ms, body=body, re=re
-                )
-            )
-        ]
+        kind = frames.Kind.REPLY
+        return [Transmit(frames.Send(reply_id, to, kind, ttl_ms, body, re))]
 
     def ack(self, deliver: frames.Deliver) -> Events:
         """Tell the relay that a delivered message is safe here; nothing without a connection."""

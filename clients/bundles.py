@@ -1,0 +1,37 @@
+"""Bundle files: what is handed to a bank for enrolment, or to a friend for comparison."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from clients.errors import UsageError
+from protocol.errors import ProtocolError
+from protocol.keys import Bundle, SignedBundle, open_bundle
+
+__all__ = ["bundle_json", "read_bundle_file"]
+
+FILE_BYTES_MAX: Final = 65_536
+
+
+def bundle_json(bundle: SignedBundle) -> str:
+    """Return the public bundle as the text of a file."""
+    return msgspec.json.format(msgspec.json.encode(bundle), indent=2).decode() + "\n"
+
+
+def read_bundle_file(path: Path) -> Bundle:
+    """Return the bundle in a file, its signature checked.
+
+    :raises UsageError: it can't be read, or is no good bundle.
+    """
+    try:
+        data = path.read_bytes()
+        if len(data) > FILE_BYTES_MAX:
+            raise UsageError(f"{path} is too long for a bundle")
+        return open_bundle(msgspec.json.decode(data, type=SignedBundle))
+    except OSError as error:
+        raise UsageError(f"{path} can't be read: {error.strerror}") from error
+    except (msgspec.DecodeError, ProtocolError) as error:
+        raise UsageError(f"{path} is no good bundle: {error}") from error

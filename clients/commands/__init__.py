@@ -1,0 +1,1 @@
+"""The commands of the person's program, by what they are about."""

@@ -1,0 +1,80 @@
+"""Running one connected conversation from a command: start, show what arrives, end in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TypeVar
+
+import typer
+
+from clients.display import Display
+from clients.outcomes import ExitStatus
+from clients.session import Session, Setup, connect
+from clients.storage import StateDirectory, StoredMessage
+from clients.words import in_words
+from protocol.errors import Code
+
+__all__ = ["connected", "end_with", "show_waiting", "stop_on_signals", "talk"]
+
+T = TypeVar("T")
+
+
+def end_with(status: ExitStatus) -> None:
+    """End the command with an exit status."""
+    if status is not ExitStatus.OK:
+        raise typer.Exit(int(status))
+
+
+def talk(setup: Setup, display: Display, conversation: Callable[[Session], Awaitable[T]]) -> T:
+    """Connect, hold a short conversation, leave; messages that come meanwhile are kept."""
+
+    async def run() -> T:
+        async with connected(setup, display, show=False) as session:
+            return await conversation(session)
+
+    return asyncio.run(run())
+
+
+@contextlib.asynccontextmanager
+async def connected(
+    setup: Setup, display: Display, *, show: bool, wait_seconds: float | None = None
+) -> AsyncIterator[Session]:
+    """Be connected for a block.
+
+    :param show: show messages as they come; otherwise they are kept for `listen`, and counted.
+    """
+    kept: list[StoredMessage] = []
+    state = StateDirectory(setup.state_path)
+
+    def on_message(message: StoredMessage) -> None:
+        if not show:
+            kept.append(message)
+        elif state.take_message(message):
+            display.message(message)
+
+    def on_refused(sender: str, code: Code, detail: str) -> None:
+        display.warn(f"a message from {sender} was refused: {in_words(code, detail)}")
+
+    async with connect(
+        setup, on_message=on_message, on_refused=on_refused, wait_seconds=wait_seconds
+    ) as session:
+        yield session
+    if kept:
+        display.warn(f"{len(kept)} new message(s) came meanwhile; read them with: listen")
+
+
+def show_waiting(state: StateDirectory, display: Display) -> None:
+    """Show the messages that came when nobody looked."""
+    for message in state.waiting_messages():
+        if state.take_message(message):
+            display.message(message)
+
+
+def stop_on_signals(stop: asyncio.Event) -> None:
+    """Let Ctrl-C and a service manager end the program in good order."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)

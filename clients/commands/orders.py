@@ -1,0 +1,265 @@
+"""Commands about orders that were sent: what is unfinished, and what a receipt proves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clients.commands.connected import end_with, talk
+from clients.commands.money import say_result
+from clients.commands.options import (
+    Common,
+    bank_of,
+    open_key,
+    setup_of,
+    state_path,
+    with_common_options,
+)
+from clients.config import Config
+from clients.customer import BankPin, OrderResult, OrderState
+from clients.display import Display, amount_text, time_text
+from clients.errors import ClientError, RefusedError, StorageError, UsageError
+from clients.orders import check_receipt, meaning_of
+from clients.outcomes import ExitStatus, balance_text, order_text, status_of
+from clients.session import Session
+from clients.storage import OrderRecord, StateDirectory, read_order
+from clients.words import in_words
+from protocol.banking import Outcome, Receipt, decode_order
+from protocol.encoding import decode_strict, unb64u
+from protocol.errors import Code, ProtocolError
+from protocol.keys import Bundle, format_fingerprint, open_bundle
+from protocol.sealing import Inner
+
+__all__ = ["orders", "verify"]
+
+
+@with_common_options
+def orders(
+    common: Common,
+    *,
+    finish: Annotated[
+        bool, typer.Option("--finish", help="Send the unfinished ones again, the same bytes.")
+    ] = False,
+    again: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ORDER_ID",
+            help="Send one order again, byte for byte, even if it has ended: the bank gives the "
+            "same receipt and books nothing.",
+        ),
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="List those that have ended, too.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """List the orders whose outcome is not known; --finish finds out.
+
+    An order is kept from before it is first sent until the bank's signed receipt is here. Sending
+    it again never makes it run twice.
+
+    Example: python -m clients.person orders --finish --config ada.json
+    """
+    display = Display()
+    if again is not None:
+        _send_again(common, again, display, as_json=as_json)
+    elif finish:
+        _finish_all(common, display, as_json=as_json)
+    else:
+        _list(common, display, everything=everything, as_json=as_json)
+
+
+def _list(common: Common, display: Display, *, everything: bool, as_json: bool) -> None:
+    config = common.read_config()
+    state = StateDirectory(state_path(common, _client_id(common, config)))
+    records = state.unfinished() + (state.finished() if everything else [])
+    records.sort(key=lambda record: record.order_id)
+    if as_json:
+        display.json([_facts(state, record) for record in records])
+        return
+    if not records:
+        display.say("no orders" if everything else "no unfinished orders")
+        return
+    display.table(
+        [("order", False), ("signed", False), ("what", False), ("outcome", False)],
+        [
+            (record.order_id, time_text(record.issued_at), record.meaning, _outcome(record))
+            for record in records
+        ],
+    )
+
+
+def _client_id(common: Common, config: Config | None) -> str:
+    """Whose orders: known without a passphrase where there is a configuration."""
+    if config is not None and common.key is None:
+        return config.person_id
+    return open_key(common, config)[1].client_id
+
+
+def _facts(state: StateDirectory, record: OrderRecord) -> dict[str, object]:
+    folder = state.receipts if record.has_ended else state.outbox
+    receipt = _unchecked_receipt(record)
+    return {
+        "order_id": record.order_id,
+        "operation": record.operation,
+        "meaning": record.meaning,
+        "outcome": _outcome(record),
+        "code": receipt.code if receipt is not None else None,
+        "issued_at": record.issued_at,
+        "expires_at": record.expires_at,
+        "file": str(folder / f"{record.order_id}.json"),
+    }
+
+
+def _unchecked_receipt(record: OrderRecord) -> Receipt | None:
+    """Return what a kept receipt says; it was checked when it was kept, `verify` does it again."""
+    if record.receipt is None:
+        return None
+    try:
+        return decode_strict(record.receipt.raw, Receipt)
+    except ValueError as error:
+        raise StorageError(f"the receipt of order {record.order_id} is damaged") from error
+
+
+def _outcome(record: OrderRecord) -> str:
+    receipt = _unchecked_receipt(record)
+    if receipt is not None:
+        code = f": {receipt.code.value}" if receipt.code is not None else ""
+        return f"{receipt.outcome.value}{code}"
+    if record.ending is not None:
+        return f"never: {record.ending.code.value}"
+    return "unknown"
+
+
+# --- Sending again ---
+
+
+def _finish_all(common: Common, display: Display, *, as_json: bool) -> None:
+    setup = setup_of(common)
+    unfinished = StateDirectory(setup.state_path).unfinished()
+    if not unfinished:
+        display.say("no unfinished orders")
+        return
+
+    async def conversation(session: Session) -> list[ExitStatus]:
+        return [await _finish_one(session, record, display) for record in unfinished]
+
+    statuses = set(talk(setup, Display(as_json=as_json), conversation))
+    # Refused is an answer: what counts here is whether everything is known now.
+    end_with(ExitStatus.UNKNOWN if ExitStatus.UNKNOWN in statuses else ExitStatus.OK)
+
+
+async def _finish_one(session: Session, record: OrderRecord, display: Display) -> ExitStatus:
+    try:
+        result = await session.customer.finish(record)
+    except RefusedError as error:
+        display.say(f"{record.order_id} unknown: {in_words(error.code, error.detail)}")
+        return ExitStatus.UNKNOWN
+    display.say(f"{record.order_id} {order_text(result)}")
+    return status_of(result)
+
+
+def _send_again(common: Common, order_id: str, display: Display, *, as_json: bool) -> None:
+    setup = setup_of(common)
+    record = StateDirectory(setup.state_path).order(order_id)
+    if record is None:
+        raise UsageError(f"there is no order {order_id} in {setup.state_path}")
+
+    async def conversation(session: Session) -> tuple[OrderResult, bool]:
+        return await session.customer.repeat(record)
+
+    result, same = talk(setup, display, conversation)
+    if result.state is OrderState.UNKNOWN or not record.has_ended:
+        say_result(result, display, as_json=as_json)
+        return
+    if not same:
+        raise ClientError(
+            f"the bank gave another receipt for order {order_id} than before. Keep both: "
+            f"{result.file}"
+        )
+    if as_json:
+        display.json({"order_id": order_id, "same_receipt": True, "file": str(result.file)})
+    else:
+        display.say(f"the same receipt, byte for byte: {_outcome(record)} ({record.meaning})")
+
+
+# --- Proof ---
+
+
+@with_common_options
+def verify(
+    common: Common,
+    receipt: Annotated[Path, typer.Argument(help="A file from the receipts folder.")],
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Check a receipt without any connection: is it this bank's word on exactly this order?
+
+    It needs the bank's fingerprint, from the configuration or --bank-fingerprint; nothing in the
+    file itself is trusted.
+
+    Example: python -m clients.person verify ~/.tellerwire/ada/receipts/0190….json --config ada.json
+    """
+    bank = bank_of(common, common.read_config())
+    if bank is None:
+        raise UsageError("whose receipt should it be? Give --config or --bank-fingerprint")
+    display = Display()
+    try:
+        record = read_order(receipt.read_bytes(), receipt)
+    except OSError as error:
+        raise UsageError(f"{receipt} can't be read: {error.strerror}") from error
+    checked, bundle = _verified(record, bank, receipt)
+    if as_json:
+        display.json(checked)
+        return
+    _say_verified(display, record, checked, bundle)
+
+
+def _verified(record: OrderRecord, bank: BankPin, path: Path) -> tuple[Receipt, Bundle]:
+    if record.receipt is None or record.bank_bundle is None:
+        raise RefusedError(
+            Code.NOT_AUTHENTIC,
+            f"{path} holds no receipt of the bank: nothing is proven",
+            proven=True,
+        )
+    if record.bank_fingerprint != bank.fingerprint.hex():
+        raise RefusedError(
+            Code.NOT_AUTHENTIC, f"{path} is of a bank with another fingerprint", proven=True
+        )
+    try:
+        bundle = open_bundle(record.bank_bundle)
+        return check_receipt(record.receipt, record, bundle), bundle
+    except ProtocolError as error:
+        raise RefusedError(error.code, f"{path}: {error.detail}", proven=True) from error
+
+
+def _say_verified(display: Display, record: OrderRecord, checked: Receipt, bank: Bundle) -> None:
+    display.say(f"genuine: signed by {bank.name} ({bank.id})")
+    display.say(f"fingerprint: {format_fingerprint(bank.fingerprint)}")
+    display.say(f"order:       {checked.order_id} of {checked.person}")
+    display.say(f"asked for:   {_signed_meaning(record)}")
+    if checked.outcome is Outcome.ACCEPTED:
+        display.say(f"outcome:     accepted at {time_text(checked.booked_at)}")
+    else:
+        display.say(f"outcome:     refused: {in_words(checked.code, checked.detail)}")
+    for line in checked.transfers:
+        amount = amount_text(line.amount, line.exponent)
+        display.say(
+            f"booked:      {amount} {line.currency} from {line.debit_account} to "
+            f"{line.credit_account}, transfer {line.id}"
+        )
+    for after in checked.balances:
+        display.say(f"afterwards:  {balance_text(after)}")
+
+
+def _signed_meaning(record: OrderRecord) -> str:
+    """What the evidence asks for; the words beside it in the file prove nothing."""
+    try:
+        inner = decode_strict(unb64u(record.evidence)[64:], Inner)
+        return meaning_of(decode_order(bytes(inner.content)))
+    except (ValueError, ProtocolError) as error:
+        raise RefusedError(
+            Code.BAD_MESSAGE, f"the order in the file can't be read: {error}", proven=True
+        ) from error

@@ -1,0 +1,313 @@
+"""A customer of the bank: orders that run exactly once, and questions.
+
+An order is written to the outbox, flushed to the disk, before it is sent for the first time. It is
+sent again with the same id and the same signed bytes until it has ended, and it ends in one of two
+ways only: by a receipt that the bank signed, or by an answer that only the bank can have sealed and
+that says it never will run. Whatever else is heard, from the relay or unsealed, proves nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from clients.client import Client
+from clients.errors import OutcomeUnknownError, RefusedError, StorageError
+from clients.orders import (
+    BankPin,
+    OutgoingOrder,
+    OutgoingQuery,
+    SealedToBank,
+    envelope_to,
+    meaning_of,
+    operation_of,
+)
+from clients.retry import RetryPolicy
+from clients.storage import DurableWriter, Ending, OrderRecord, StateDirectory
+from protocol import limits
+from protocol.banking import (
+    ORDER_PURPOSE,
+    QUERY_PURPOSE,
+    Answer,
+    Order,
+    Outcome,
+    Query,
+    Receipt,
+    Result,
+)
+from protocol.client_events import Ended
+from protocol.client_exchange import Stage
+from protocol.encoding import b64u
+from protocol.errors import Code
+from protocol.keys import Bundle
+from protocol.sealing import (
+    REPLY_KEY_BYTES,
+    compose,
+)
+
+__all__ = ["BankPin", "Customer", "OrderResult", "OrderState"]
+
+ORDER_LIFETIME_MS: Final = 3_600_000
+"""How long an order may still be booked after it was signed."""
+
+
+class OrderState(StrEnum):
+    """What is known of an order."""
+
+    ACCEPTED = "accepted"
+    REFUSED = "refused"
+    """The bank refused it and signed that."""
+    NEVER = "never"
+    """The bank said that it has not run and never will; nothing is recorded there."""
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class OrderResult:
+    """How an order ended, or that this is not known.
+
+    :param code: why it was refused; where the state is unknown, what was heard last (unproven).
+    :param file: where the record is: a receipt, or the entry in the outbox.
+    """
+
+    order_id: str
+    meaning: str
+    state: OrderState
+    receipt: Receipt | None
+    code: Code | None
+    detail: str
+    file: Path
+
+
+class Customer:
+    """Sends orders and questions to one bank.
+
+    Orders may be under way in any number at the same time.
+
+    :param client: registered, or about to be; its peers must have the bank's fingerprint
+        configured.
+    """
+
+    def __init__(
+        self, client: Client, bank: BankPin, state: StateDirectory, policy: RetryPolicy
+    ) -> None:
+        self._client = client
+        self.bank = bank
+        self._state = state
+        self._policy = policy
+        self._writer = DurableWriter()
+        self._unsaved: set[asyncio.Future[None]] = set()
+
+    # --- Orders ---
+
+    async def submit(
+        self,
+        order: Order,
+        *,
+        lifetime_ms: int = ORDER_LIFETIME_MS,
+        policy: RetryPolicy | None = None,
+    ) -> OrderResult:
+        """Sign an order, keep it safe, send it until it has ended or patience has.
+
+        :param lifetime_ms: how long it may still be booked.
+        :raises StorageError: it could not be kept, and so was not sent.
+        :raises PeerKeyChangedError: the relay gave another key than the configured one; the order
+            was not sent, and stays in the outbox.
+        """
+        record = self._sign(order, lifetime_ms)
+        await self._writer.put(self._state.put_order(record))
+        return await self.finish(record, policy)
+
+    async def finish(self, record: OrderRecord, policy: RetryPolicy | None = None) -> OrderResult:
+        """Send an order of the outbox, or one that has ended, again: the same bytes.
+
+        :raises RefusedError: ``peer_key_changed``: it was made for a bank of another key.
+        """
+        return await self._send(record, self._outgoing(record), policy or self._policy)
+
+    async def repeat(self, record: OrderRecord) -> tuple[OrderResult, bool]:
+        """Send an order again that may have ended; say whether the receipt is the one known.
+
+        :raises RefusedError: as :meth:`finish`.
+        """
+        outgoing = self._outgoing(record)
+        result = await self._send(record, outgoing, self._policy)
+        return result, outgoing.signed_receipt == record.receipt
+
+    def _outgoing(self, record: OrderRecord) -> OutgoingOrder:
+        own = self._client.key_file
+        if (record.bank, record.bank_fingerprint) != (self.bank.id, self.bank.fingerprint.hex()):
+            raise RefusedError(
+                Code.PEER_KEY_CHANGED,
+                f"order {record.order_id} was made for the bank {record.bank} with the fingerprint "
+                f"{record.bank_fingerprint}; configure that one to finish it",
+                proven=True,
+            )
+        if record.person_fingerprint != own.fingerprint.hex():
+            raise RefusedError(
+                Code.NOT_AUTHENTIC,
+                f"order {record.order_id} was signed with another key than the one in use",
+                proven=True,
+            )
+        return OutgoingOrder(own, self.bank, record)
+
+    def _sign(self, order: Order, lifetime_ms: int) -> OrderRecord:
+        own, now = self._client.key_file, self._client.clock()
+        order_id = self._client.new_id()
+        reply_key = self._client.random_bytes(REPLY_KEY_BYTES)
+        signed = compose(
+            own.identity,
+            envelope_to(order_id, own, self.bank),
+            purpose=ORDER_PURPOSE,
+            content=order,
+            issued_at=now,
+            expires_at=now + min(lifetime_ms, limits.MESSAGE_LIFETIME_MS_MAX),
+            reply_key=reply_key,
+        )
+        return OrderRecord(
+            order_id=order_id,
+            person=own.client_id,
+            person_fingerprint=own.fingerprint.hex(),
+            bank=self.bank.id,
+            bank_fingerprint=self.bank.fingerprint.hex(),
+            operation=operation_of(order),
+            meaning=meaning_of(order),
+            evidence=b64u(signed.evidence),
+            reply_key=b64u(reply_key),
+            issued_at=now,
+            expires_at=now + min(lifetime_ms, limits.MESSAGE_LIFETIME_MS_MAX),
+        )
+
+    async def _send(
+        self, record: OrderRecord, outgoing: OutgoingOrder, policy: RetryPolicy
+    ) -> OrderResult:
+        future = self._client.send(outgoing, policy)
+        try:
+            ended = await future
+        except asyncio.CancelledError:
+            self._client.give_up(record.order_id)
+            raise
+        return self._conclude(record, outgoing, ended)
+
+    def _conclude(self, record: OrderRecord, outgoing: OutgoingOrder, ended: Ended) -> OrderResult:
+        bundle = outgoing.bundle.signed if outgoing.bundle is not None else None
+        no, receipt = outgoing.certain_no, outgoing.receipt
+        if receipt is not None:
+            self._save(record, receipt=outgoing.signed_receipt, bank_bundle=bundle)
+            accepted = receipt.outcome is Outcome.ACCEPTED
+            state = OrderState.ACCEPTED if accepted else OrderState.REFUSED
+            code, detail = receipt.code, receipt.detail
+        elif no is not None and no.code is not None:
+            ending = Ending(no.code, no.detail, self._client.clock())
+            self._save(record, ending=ending, bank_bundle=bundle)
+            state, code, detail = OrderState.NEVER, no.code, no.detail
+        else:
+            state, code = OrderState.UNKNOWN, ended.code
+            detail = ended.detail or outgoing.detail
+        file = self._state.receipt_file(record.order_id)
+        if state is OrderState.UNKNOWN and not record.has_ended:
+            file = self._state.outbox / file.name
+        return OrderResult(record.order_id, record.meaning, state, receipt, code, detail, file)
+
+    def _save(self, record: OrderRecord, **changes: object) -> None:
+        """Move the order to the receipts, in the background.
+
+        Nothing is lost if this never happens: the order is still in the outbox, and the bank gives
+        the same answer again.
+        """
+        if record.has_ended:
+            return
+        saved = self._writer.put(self._state.put_ended(msgspec.structs.replace(record, **changes)))
+        self._unsaved.add(saved)
+        saved.add_done_callback(self._note_saved)
+
+    def _note_saved(self, saved: asyncio.Future[None]) -> None:
+        if not saved.cancelled() and saved.exception() is None:
+            self._unsaved.discard(saved)
+
+    async def flush(self) -> None:
+        """Wait until every receipt is safe on the disk.
+
+        :raises StorageError: one could not be written; its order stays in the outbox.
+        """
+        await self._writer.flush()
+        unsaved, self._unsaved = self._unsaved, set()
+        failures = [saved.exception() for saved in unsaved if saved.exception() is not None]
+        if failures:
+            raise StorageError(f"{len(failures)} receipts could not be kept: {failures[0]}")
+
+    # --- Answers that come when nobody waits for them any more ---
+
+    def take_late_reply(self, order_id: str, body: bytes, bank: Bundle | None) -> None:
+        """Use a reply to an order of the outbox that is not under way: it may end it."""
+        record = self._state.order(order_id)
+        if record is None or record.has_ended or bank is None:
+            return
+        outgoing = OutgoingOrder(self._client.key_file, self.bank, record)
+        outgoing.bundle = bank
+        outgoing.judge(body)
+        if outgoing.receipt is not None or outgoing.certain_no is not None:
+            self._conclude(record, outgoing, Ended(order_id, Stage.ANSWERED, None, ""))
+
+    # --- Questions ---
+
+    async def ask(self, query: Query, policy: RetryPolicy | None = None) -> Result:
+        """Ask the bank something.
+
+        :raises RefusedError: as the bank refused.
+        :raises OutcomeUnknownError: no answer that only the bank can have made.
+        """
+        result = (await self._ask(query, policy or self._policy)).result
+        if result is None:
+            raise OutcomeUnknownError("the bank's answer holds nothing")
+        return result
+
+    async def _ask(self, query: Query, policy: RetryPolicy) -> Answer:
+        own, now = self._client.key_file, self._client.clock()
+        message_id = self._client.new_id()
+        reply_key = self._client.random_bytes(REPLY_KEY_BYTES)
+        expires_at = now + policy.patience_ms
+        signed = compose(
+            own.identity,
+            envelope_to(message_id, own, self.bank),
+            purpose=QUERY_PURPOSE,
+            content=query,
+            issued_at=now,
+            expires_at=expires_at,
+            reply_key=reply_key,
+        )
+        outgoing = OutgoingQuery(
+            own,
+            self.bank,
+            message_id,
+            signed=signed,
+            reply_key=reply_key,
+            expires_at=expires_at,
+        )
+        future = self._client.send(outgoing, policy)
+        try:
+            ended = await future
+        except asyncio.CancelledError:
+            self._client.give_up(message_id)
+            raise
+        if outgoing.answer is None:
+            raise _no_answer(outgoing, ended)
+        if outgoing.answer.code is not None:
+            raise RefusedError(outgoing.answer.code, outgoing.answer.detail, proven=True)
+        return outgoing.answer
+
+
+def _no_answer(outgoing: SealedToBank, ended: Ended) -> OutcomeUnknownError | RefusedError:
+    if ended.stage is Stage.REFUSED and ended.code is not None:
+        return RefusedError(ended.code, ended.detail, proven=False)
+    heard = f"; the last thing heard was {ended.code.value} (not proven)" if ended.code else ""
+    where = {
+        Stage.QUEUED: "it waits in the bank's mailbox: the bank is not there",
+        Stage.DELIVERED: "the relay says that the bank has it",
+    }.get(outgoing.stage, "nothing is known of it")
+    return OutcomeUnknownError(f"the bank did not answer in time: {where}{heard}", ended.code)

@@ -1,0 +1,107 @@
+"""What people see: plain lines on standard output, problems and logs on standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+import unicodedata
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from clients.storage import StoredMessage
+from protocol.keys import format_fingerprint
+
+__all__ = ["Display", "amount_text", "printable", "time_text"]
+
+CONTROL = "C"
+
+
+def printable(text: str) -> str:
+    """Return ``text`` with everything escaped that a terminal would not show as it is.
+
+    Control characters could move the cursor or recolour the screen; invisible and bidirectional
+    ones could make a text look like another.
+    """
+    return "".join(
+        char
+        if unicodedata.category(char)[0] != CONTROL and char not in "\u2028\u2029"
+        else char.encode("unicode_escape").decode("ascii")
+        for char in text
+    )
+
+
+def amount_text(minor_units: int, exponent: int) -> str:
+    """Return an amount of minor units as a decimal number."""
+    sign = "-" if minor_units < 0 else ""
+    digits = str(abs(minor_units)).rjust(exponent + 1, "0")
+    if exponent == 0:
+        return sign + digits
+    return f"{sign}{digits[:-exponent]}.{digits[-exponent:]}"
+
+
+def time_text(milliseconds: int) -> str:
+    """Return a time in this computer's time zone, to the second."""
+    moment = datetime.fromtimestamp(milliseconds / 1_000, UTC).astimezone()
+    return moment.isoformat(sep=" ", timespec="seconds")
+
+
+class Display:
+    """Says things to whoever started the program.
+
+    :param as_json: say every event as one line of JSON instead.
+    """
+
+    def __init__(self, *, as_json: bool = False) -> None:
+        self.as_json = as_json
+        self._out = Console(highlight=False, soft_wrap=True)
+        self._err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+    def say(self, line: str, **event: object) -> None:
+        """Print one line; with ``event``, that instead where JSON is wanted."""
+        if not self.as_json:
+            self._out.print(Text(printable(line)))
+        elif event:
+            self.json(event, indent=None)
+        sys.stdout.flush()
+
+    def warn(self, line: str) -> None:
+        """Print one line on standard error."""
+        self._err.print(Text(printable(line)))
+
+    def json(self, value: Any, indent: int | None = 2) -> None:
+        """Print a value as JSON."""
+        plain = msgspec.to_builtins(value)
+        sys.stdout.write(json.dumps(plain, ensure_ascii=False, indent=indent) + "\n")
+        sys.stdout.flush()
+
+    def table(self, columns: Sequence[tuple[str, bool]], rows: Iterable[Sequence[str]]) -> None:
+        """Print a table.
+
+        :param columns: heading, and whether the column holds numbers.
+        """
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for heading, numeric in columns:
+            table.add_column(heading, justify="right" if numeric else "left", no_wrap=numeric)
+        for row in rows:
+            table.add_row(*(Text(printable(cell)) for cell in row))
+        self._out.print(table)
+
+    def message(self, message: StoredMessage) -> None:
+        """Show a message from a person: who, with which key, and what."""
+        fingerprint = format_fingerprint(bytes.fromhex(message.fingerprint))
+        self.say(
+            f"message from {message.name} ({message.sender}): {message.text}",
+            event="message",
+            sender=message.sender,
+            name=message.name,
+            fingerprint=fingerprint,
+            id=message.id,
+            text=message.text,
+            issued_at=message.issued_at,
+        )

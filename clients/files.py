@@ -1,0 +1,108 @@
+"""Files that are there whole or not at all, and survive a power cut once they are said to be there.
+
+A file is written under another name, flushed to the disk, renamed, and its folder is flushed; a
+reader never sees a half. Everything is readable by its owner only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from clients.errors import StorageError
+
+__all__ = ["Put", "locked", "make_private_folder", "put_all", "put_private", "sync_folder"]
+
+FILE_MODE: Final = 0o600
+FOLDER_MODE: Final = 0o700
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """A file to be written, and what it replaces elsewhere.
+
+    :param gone: a file to be removed once ``path`` is safe.
+    """
+
+    path: Path
+    data: bytes
+    gone: Path | None = None
+
+
+def make_private_folder(path: Path) -> None:
+    """Make a folder that only its owner can enter.
+
+    :raises StorageError: it can't be made, or isn't a folder.
+    """
+    try:
+        path.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+        path.chmod(FOLDER_MODE)
+    except OSError as error:
+        raise StorageError(f"{path} can't be used as a folder: {error.strerror}") from error
+
+
+def put_private(path: Path, data: bytes) -> None:
+    """Write one file durably, in place of what was there.
+
+    :raises StorageError: the disk is full, or whatever the system says.
+    """
+    put_all([Put(path, data)])
+
+
+def put_all(puts: Iterable[Put]) -> None:
+    """Write several files durably, each folder flushed once.
+
+    :raises StorageError: the disk is full, or whatever the system says; then nothing is removed.
+    """
+    written = list(puts)
+    for put in written:
+        _write(put.path, put.data)
+    for folder in {put.path.parent for put in written}:
+        sync_folder(folder)
+    for put in written:
+        if put.gone is not None:
+            put.gone.unlink(missing_ok=True)
+
+
+def _write(path: Path, data: bytes) -> None:
+    # The name is random, so that two programs don't write into the same unfinished file.
+    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE)
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(descriptor, view) :]
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        unfinished.replace(path)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        raise StorageError(f"{path} can't be written: {error.strerror}") from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder, so that names made or removed in it survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock against other programs on the same state, for the moment of a change."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, FILE_MODE)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

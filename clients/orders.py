@@ -1,0 +1,242 @@
+"""Orders and questions on their way to the bank, and what their answers are worth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from clients.errors import RefusedError
+from clients.outgoing import Again, Answered, Hopeless, Unbelievable, Verdict
+from clients.storage import OrderRecord
+from protocol.banking import (
+    Answer,
+    Deposit,
+    Issue,
+    Order,
+    Receipt,
+    SignedReceipt,
+    Transfer,
+    Withdraw,
+    decode_answer,
+    open_receipt,
+)
+from protocol.client_exchange import Stage
+from protocol.encoding import b64u, unb64u
+from protocol.errors import RETRY, Code, EndToEndError, Retry
+from protocol.frames import Kind
+from protocol.keyfile import KeyFile
+from protocol.keys import Bundle, EncryptionKey, best_common_suite
+from protocol.sealing import (
+    Envelope,
+    SignedMessage,
+    UnsealedRefusalError,
+    open_reply,
+    seal,
+)
+
+__all__ = [
+    "CERTAIN_NO",
+    "BankPin",
+    "OutgoingOrder",
+    "OutgoingQuery",
+    "SealedToBank",
+    "check_receipt",
+    "envelope_to",
+    "key_for",
+    "meaning_of",
+    "operation_of",
+]
+
+CERTAIN_NO: Final = frozenset(
+    {
+        Code.ORDER_ID_CONFLICT,
+        Code.ORDER_EXPIRED,
+        Code.KEY_REVOKED,
+        Code.BAD_MESSAGE,
+        Code.UNSUPPORTED_PURPOSE,
+    }
+)
+"""Sealed answers after which an order never can run, though there is no receipt. A clock that is
+ahead (``clock_skew``) is not among them: the same order could run later."""
+
+
+@dataclass(frozen=True, slots=True)
+class BankPin:
+    """The bank as it is configured: nobody on the way can change it."""
+
+    id: str
+    fingerprint: bytes
+
+
+def operation_of(order: Order) -> str:
+    """Return the name of an order's operation."""
+    return str(type(order).__struct_config__.tag)
+
+
+def meaning_of(order: Order) -> str:
+    """Return what an order asks for, in words."""
+    amount = f"{order.amount} {order.currency}" if order.currency else order.amount
+    match order:
+        case Transfer():
+            return f"transfer {amount} from {order.from_account} to {order.to_account}"
+        case Withdraw():
+            return f"withdraw {amount} from {order.account}"
+        case Deposit():
+            return f"deposit {amount} to {order.account}"
+        case Issue():
+            return f"issue {amount} to {order.account}"
+
+
+def key_for(recipient: Bundle, own: KeyFile) -> EncryptionKey:
+    """Return the key to seal to: of the best suite that both sides offer.
+
+    :raises RefusedError: ``downgrade_refused`` where there is no suite in common.
+    """
+    suite = best_common_suite(recipient.suites, own.bundle.suites)
+    if suite is None:
+        raise RefusedError(
+            Code.DOWNGRADE_REFUSED,
+            f"{recipient.id} and this client have no suite in common",
+            proven=True,
+        )
+    return recipient.encryption_key(suite)
+
+
+def check_receipt(signed: SignedReceipt, record: OrderRecord, bank: Bundle) -> Receipt:
+    """Return what the bank's receipt of exactly this order says.
+
+    :raises EndToEndError: ``not_authentic``: it isn't signed by this bank, or is of another order.
+    """
+    if bank.fingerprint.hex() != record.bank_fingerprint or bank.id != record.bank:
+        raise EndToEndError(Code.NOT_AUTHENTIC, "the bundle is not that of the order's bank")
+    receipt = open_receipt(signed, bank.identity_key)
+    claims = {
+        "bank": (receipt.bank, record.bank),
+        "bank_fingerprint": (receipt.bank_fingerprint, b64u(bank.fingerprint)),
+        "order_id": (receipt.order_id, record.order_id),
+        "person": (receipt.person, record.person),
+        "evidence_hash": (receipt.evidence_hash, b64u(record.signed.hash)),
+    }
+    for name, (said, expected) in claims.items():
+        if said != expected:
+            raise EndToEndError(Code.NOT_AUTHENTIC, f"{name} of the receipt is of another order")
+    return receipt
+
+
+class SealedToBank:
+    """What orders and queries have in common: sealed to the bank, answered under a reply key."""
+
+    kind = Kind.REQUEST
+
+    def __init__(
+        self,
+        own: KeyFile,
+        bank: BankPin,
+        message_id: str,
+        *,
+        signed: SignedMessage,
+        reply_key: bytes,
+        expires_at: int,
+    ) -> None:
+        self.id = message_id
+        self.to = bank.id
+        self._own = own
+        self._bank = bank
+        self._signed = signed
+        self._reply_key = reply_key
+        self._expires_at = expires_at
+        self.bundle: Bundle | None = None
+        self.stage = Stage.WAITING
+
+    def wrap(self, recipient: Bundle) -> bytes:
+        """Seal the same signed bytes to the bank's current key."""
+        self.bundle = recipient
+        envelope = envelope_to(self.id, self._own, self._bank)
+        return seal(self._signed, self._reply_key, envelope, key_for(recipient, self._own))
+
+    def ttl_ms(self, now: int) -> int:
+        """Wait for the bank as long as the message is good."""
+        return max(0, self._expires_at - now)
+
+    def progressed(self, stage: Stage, code: Code | None) -> None:
+        """Remember what the relay says."""
+        self.stage = stage
+
+    def judge(self, body: bytes) -> Verdict:
+        """Open a reply; what only the bank can have sealed is judged, the rest is a hint."""
+        try:
+            answer = decode_answer(open_reply(body, self._reply_key, self._signed.hash))
+        except UnsealedRefusalError as refusal:
+            return Again(refusal.code, refetch=True)
+        except EndToEndError:
+            return Unbelievable()
+        if answer.re != self.id:
+            return Unbelievable()
+        return self.judge_answer(answer)
+
+    def judge_answer(self, answer: Answer) -> Verdict:
+        """Say what an answer that the bank sealed is worth."""
+        raise NotImplementedError
+
+
+class OutgoingOrder(SealedToBank):
+    """An order on its way; what ended it is kept here."""
+
+    def __init__(self, own: KeyFile, bank: BankPin, record: OrderRecord) -> None:
+        super().__init__(
+            own,
+            bank,
+            record.order_id,
+            signed=record.signed,
+            reply_key=unb64u(record.reply_key),
+            expires_at=record.expires_at,
+        )
+        self._record = record
+        self.receipt: Receipt | None = None
+        self.signed_receipt: SignedReceipt | None = None
+        self.certain_no: Answer | None = None
+        self.detail = ""
+
+    def judge_answer(self, answer: Answer) -> Verdict:
+        """A good receipt or a certain no ends the order; nothing else does."""
+        if answer.receipt is not None and self.bundle is not None:
+            try:
+                self.receipt = check_receipt(answer.receipt, self._record, self.bundle)
+            except EndToEndError:
+                return Unbelievable()
+            self.signed_receipt = answer.receipt
+            return Answered()
+        if answer.code is None:
+            return Unbelievable()
+        self.detail = answer.detail
+        if answer.code in CERTAIN_NO:
+            self.certain_no = answer
+            return Hopeless(answer.code, answer.detail)
+        return Again(answer.code, after_ms=answer.retry_after_ms)
+
+
+class OutgoingQuery(SealedToBank):
+    """A question on its way."""
+
+    answer: Answer | None = None
+
+    def judge_answer(self, answer: Answer) -> Verdict:
+        """Anything but a request to come again is the answer."""
+        if answer.code is not None and RETRY[answer.code] in (Retry.SAME, Retry.UNKNOWN):
+            return Again(answer.code, after_ms=answer.retry_after_ms)
+        if answer.code is not None and RETRY[answer.code] is Retry.REFETCH:
+            return Again(answer.code, refetch=True)
+        self.answer = answer
+        return Answered()
+
+
+def envelope_to(message_id: str, own: KeyFile, bank: BankPin) -> Envelope:
+    """Return what is outside the seal of a message to the bank."""
+    return Envelope(
+        id=message_id,
+        re=None,
+        sender=own.client_id,
+        sender_fingerprint=own.fingerprint,
+        recipient=bank.id,
+        recipient_fingerprint=bank.fingerprint,
+    )

@@ -1,0 +1,98 @@
+"""The person's program: ``python -m clients.person``, or ``python clients/person.py``.
+
+Exit status: 0 it was done, 1 it was refused or failed, 2 what was typed (or a configuration) is
+wrong, 3 whether it happened is not known yet (``orders --finish`` finds out).
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import traceback
+from pathlib import Path
+from typing import Final
+
+if not __package__:
+    # Started as a script, Python looks for modules in this folder first: a file here could stand
+    # in for a package of the same name. Look where the packages are instead.
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+import typer
+
+from clients.commands import keys, messages, money, orders
+from clients.display import Display
+from clients.errors import ClientError, OutcomeUnknownError, RefusedError, UsageError
+from clients.outcomes import ExitStatus, refusal_text
+from protocol.errors import LocalError, ProtocolError
+
+__all__ = ["app", "main"]
+
+app: Final = typer.Typer(
+    name="person",
+    help="Talk to people and to your bank through a relay that can read none of it.\n\n"
+    "Begin with `keygen`, give the bank your bundle (`show --bundle`), and write its fingerprint "
+    "into your configuration. Then `accounts`, `transfer`, `send`, `listen`.\n\n"
+    "Every command takes --config FILE, or --key, --relay and --bank-fingerprint.",
+    epilog="Exit status: 0 done, 1 refused or failed, 2 wrong usage, 3 the outcome is not known "
+    "yet (`orders --finish` finds out). Example: "
+    "python -m clients.person transfer account1 account2 100 --config ada.json",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+_PANELS: Final = {
+    "Your keys": (keys.keygen, keys.show, keys.passwd, keys.rotate, keys.trust),
+    "People": (messages.send, messages.listen, messages.run),
+    "Money": (
+        money.accounts,
+        money.balance,
+        money.statement,
+        money.transfer,
+        money.withdraw,
+        money.deposit,
+        orders.orders,
+        orders.verify,
+    ),
+}
+for _panel, _commands in _PANELS.items():
+    for _command in _commands:
+        app.command(rich_help_panel=_panel)(_command)
+
+
+def main() -> int:
+    """Run a command and return the exit status; nothing ever ends in a traceback."""
+    try:
+        app()
+    except BrokenPipeError:
+        # Whoever read the output has gone; nothing more can be said there, at exit neither.
+        sys.stdout = None
+        return ExitStatus.FAILED
+    except Exception as error:  # noqa: BLE001 - the last resort of a program for people
+        if logging.getLogger().isEnabledFor(logging.DEBUG):
+            traceback.print_exc()
+        return _explain(error, Display())
+    return ExitStatus.OK
+
+
+def _explain(error: Exception, display: Display) -> ExitStatus:
+    """Say what went wrong in words; return the exit status that tells of it."""
+    match error:
+        case UsageError():
+            display.warn(f"error: {error}")
+            return ExitStatus.USAGE
+        case OutcomeUnknownError():
+            display.say(f"unknown: {error}")
+            return ExitStatus.UNKNOWN
+        case RefusedError():
+            display.say(refusal_text(error))
+        case ProtocolError():
+            display.say(refusal_text(RefusedError(error.code, error.detail, proven=False)))
+        case ClientError() | LocalError():
+            display.warn(f"error: {error}")
+        case _:
+            display.warn(f"error: {type(error).__name__}: {error} (--debug shows where)")
+    return ExitStatus.FAILED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,207 @@
+"""Carrying out a script: its actions in order, one result line for each, until its time is over."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass, field
+from typing import Final
+
+from clients.actions import Action, BankAction, SendAction
+from clients.display import Display
+from clients.errors import ClientError, OutcomeUnknownError, RefusedError, RelayUnreachableError
+from clients.messages import DeliveryState, OutgoingText
+from clients.outcomes import ExitStatus, order_text, refusal_text, status_of, text_text
+from clients.session import Session
+from clients.waiting import first_of
+from protocol.client_events import Ended
+from protocol.errors import Code
+from protocol.keys import Bundle
+
+__all__ = ["Script"]
+
+FIND_PAUSE_SECONDS: Final = 0.3
+"""Between look-ups of a recipient who has not registered yet."""
+ANSWER_GRACE_SECONDS: Final = 1.0
+"""At the end, for answers that are on their way."""
+
+
+@dataclass(eq=False)
+class _Sent:
+    """A message that is on its way while later actions are carried out."""
+
+    number: int
+    action: SendAction
+    outgoing: OutgoingText
+    done: asyncio.Future[Ended]
+    told: bool = field(default=False)
+
+
+class Script:
+    """The actions of one configuration, and what became of them.
+
+    :param deadline: when the program's time is over, in the event loop's time.
+    :param stop: set when somebody wants the program to end before that.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        actions: tuple[Action, ...],
+        display: Display,
+        *,
+        deadline: float,
+        stop: asyncio.Event,
+    ) -> None:
+        self._session = session
+        self._actions = actions
+        self._display = display
+        self._deadline = deadline
+        self._stop = stop
+        self._policy = session.setup.policy
+        self._statuses: dict[int, ExitStatus] = {}
+        self._sent: list[_Sent] = []
+
+    async def run(self, *, stay: bool) -> ExitStatus:
+        """Carry out every action; one that fails doesn't keep the next from being tried.
+
+        :param stay: stay connected, and take messages, until the time is over.
+        """
+        for number, action in enumerate(self._actions, start=1):
+            if self._is_over:
+                self._tell(number, ExitStatus.FAILED, "not done: the time was over")
+            else:
+                await self._carry_out(number, action)
+        if stay:
+            await self._wait_until_over()
+        elif self._open_messages:
+            await asyncio.wait(
+                [each.done for each in self._open_messages], timeout=ANSWER_GRACE_SECONDS
+            )
+        self._tell_open_messages()
+        return self._status
+
+    @property
+    def _status(self) -> ExitStatus:
+        found = set(self._statuses.values())
+        for status in (ExitStatus.FAILED, ExitStatus.UNKNOWN):
+            if status in found:
+                return status
+        return ExitStatus.OK
+
+    @property
+    def _remaining(self) -> float:
+        return max(0.0, self._deadline - asyncio.get_running_loop().time())
+
+    @property
+    def _is_over(self) -> bool:
+        return self._stop.is_set() or self._remaining <= 0
+
+    async def _wait_until_over(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._remaining):
+                await self._stop.wait()
+
+    async def _carry_out(self, number: int, action: Action) -> None:
+        try:
+            match action:
+                case BankAction():
+                    await self._order(number, action)
+                case SendAction():
+                    await self._send(number, action)
+        except RefusedError as error:
+            self._tell(number, ExitStatus.FAILED, refusal_text(error), error.code)
+        except OutcomeUnknownError as error:
+            self._tell(number, ExitStatus.UNKNOWN, f"unknown: {error}")
+        except ClientError as error:
+            self._tell(number, ExitStatus.FAILED, f"failed: {error}")
+
+    async def _order(self, number: int, action: BankAction) -> None:
+        submitted = self._session.customer.submit(action.order, policy=self._policy)
+        task = asyncio.ensure_future(submitted)
+        await first_of(task, self._stop.wait(), seconds=self._remaining)
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task})
+            self._tell(
+                number,
+                ExitStatus.UNKNOWN,
+                "unknown: the time was over before the bank answered; find out with: "
+                "orders --finish",
+            )
+            return
+        result = task.result()
+        self._tell(number, status_of(result), order_text(result), result.code)
+
+    async def _send(self, number: int, action: SendAction) -> None:
+        recipient = await self._find(action.recipient)
+        outgoing, done = self._session.messenger.send(recipient, action.text, self._policy)
+        sent = _Sent(number, action, outgoing, done)
+        self._sent.append(sent)
+        done.add_done_callback(lambda _: self._tell_sent(sent))
+        patience = min(self._remaining, self._policy.try_ms / 1_000)
+        await first_of(done, outgoing.queued.wait(), self._stop.wait(), seconds=patience)
+        # What waits in a mailbox may be answered long after: the next action doesn't wait for it.
+
+    async def _find(self, recipient: str) -> Bundle:
+        """Return the recipient's bundle; who isn't known yet may register any moment.
+
+        :raises RefusedError: not known after all tries, ambiguous, or with a changed key.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + min(self._remaining, self._policy.tries * self._policy.try_ms / 1_000)
+        while True:
+            try:
+                return await self._session.client.directory.resolve(recipient)
+            except RefusedError as error:
+                if error.code is not Code.UNKNOWN_RECIPIENT or loop.time() >= until:
+                    raise
+            except RelayUnreachableError:
+                if loop.time() >= until:
+                    raise
+            if self._stop.is_set():
+                raise RefusedError(Code.UNKNOWN_RECIPIENT, proven=False)
+            await asyncio.sleep(FIND_PAUSE_SECONDS)
+
+    # --- Result lines ---
+
+    @property
+    def _open_messages(self) -> list[_Sent]:
+        return [each for each in self._sent if not each.told]
+
+    def _tell_sent(self, sent: _Sent) -> None:
+        if sent.told or sent.done.cancelled():
+            return
+        sent.told = True
+        error = sent.done.exception()
+        if isinstance(error, RefusedError):
+            self._tell(sent.number, ExitStatus.FAILED, refusal_text(error), error.code)
+        elif error is not None:
+            self._tell(sent.number, ExitStatus.UNKNOWN, f"unknown: {error}")
+        else:
+            self._tell_text(sent, sent.done.result())
+
+    def _tell_open_messages(self) -> None:
+        for sent in self._open_messages:
+            sent.told = True
+            self._tell_text(sent, None)
+
+    def _tell_text(self, sent: _Sent, ended: Ended | None) -> None:
+        result = sent.outgoing.result(ended)
+        words = text_text(result)
+        if result.state is not DeliveryState.REFUSED:
+            words = f"{words} ({sent.action.text})"
+        self._tell(sent.number, status_of(result), words, result.code)
+
+    def _tell(self, number: int, status: ExitStatus, words: str, code: Code | None = None) -> None:
+        self._statuses[number] = status
+        self._display.say(
+            f"action {number}/{len(self._actions)} {words}",
+            event="action",
+            number=number,
+            actions=len(self._actions),
+            action=self._actions[number - 1].source,
+            ok=status is ExitStatus.OK,
+            code=code.value if code is not None else None,
+            result=words,
+        )
