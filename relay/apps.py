@@ -1,6 +1,9 @@
 """The relay as a Django application."""
 
 from django.apps import AppConfig
+from django.core.checks import register
+
+from relay import checks
 
 
 class RelayConfig(AppConfig):
@@ -10,3 +13,8 @@ class RelayConfig(AppConfig):
     label = "relay"
     verbose_name = "Relay"
     default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        """Register the system checks."""
+        register(checks.check_settings, checks.TAG)
+        register(checks.check_deployment, checks.TAG, deploy=True)

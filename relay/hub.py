@@ -39,7 +39,7 @@ from relay.metrics import counters
 from relay.shutdown import DrainOnSignals
 from relay.upkeep import Upkeep
 
-__all__ = ["Hub", "running_hub"]
+__all__ = ["Hub", "clock", "running_hub", "running_hubs"]
 
 log = structlog.get_logger(__name__)
 
@@ -287,6 +287,11 @@ class Hub:
 
 
 _hubs: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, Hub]] = WeakKeyDictionary()
+
+
+def running_hubs() -> list[Hub]:
+    """Return the hubs of this process, from any thread."""
+    return list(_hubs.values())
 
 
 def running_hub() -> Hub:

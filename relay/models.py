@@ -5,18 +5,27 @@ Nothing here can be opened by the relay: bodies are sealed, bundles are public.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models.functions import Lower
 
 from protocol.frames import Kind, Role, State
+from protocol.identifiers import check_client_id
 
 __all__ = ["Client", "Connection", "Mail", "StoredStatus", "Worker"]
 
 KINDS = [(kind.value, kind.value) for kind in Kind]
 ROLES = [(role.value, role.value) for role in Role]
 STATES = [(state.value, state.value) for state in State]
+
+
+def _client_id(text: str) -> None:
+    try:
+        check_client_id(text)
+    except ValueError as error:
+        raise ValidationError(str(error)) from error
 
 
 class ClientManager(models.Manager["Client"]):
@@ -39,7 +48,7 @@ class Client(models.Model):
         ACTIVE = "active", "active"
         BLOCKED = "blocked", "blocked"
 
-    client_id = models.CharField("id", max_length=64)
+    client_id = models.CharField("id", max_length=64, validators=[_client_id])
     id_key = models.CharField(
         max_length=64,
         unique=True,
@@ -79,6 +88,7 @@ class Client(models.Model):
     objects: ClassVar[ClientManager] = ClientManager()
 
     class Meta:
+        verbose_name = "client"
         ordering = ["id_key"]
         constraints = [
             models.CheckConstraint(
@@ -97,6 +107,11 @@ class Client(models.Model):
 
     def __str__(self) -> str:
         return self.client_id
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Keep the id in lower case beside the id."""
+        self.id_key = self.client_id.lower()
+        super().save(*args, **kwargs)
 
     def natural_key(self) -> tuple[str]:
         """Return the id in lower case."""
