@@ -17,6 +17,8 @@ from bank.services.keys import revoke_key
 from bank.services.persons import block_person, release_person
 from protocol.keys import format_fingerprint
 
+EMPLOYEES_INLINE_MAX = 50
+
 
 class PersonKeyInline(ReadOnlyInline):
     """The history of a person's keys; enrolment is the business of the command ``enrol``."""
@@ -173,7 +175,11 @@ class OrganizationAdmin(AuditedAdmin):
         self, request: HttpRequest, obj: Model | None
     ) -> tuple[type[admin.TabularInline], ...]:
         """Roles and employees can be given once the organization is there."""
-        return () if obj is None else (RoleInline, EmployeeInline, AccountInline)
+        if obj is None:
+            return ()
+        # A page has a bounded number of fields; beyond that employees have pages of their own.
+        many = Employee.objects.filter(organization=obj.pk).count() > EMPLOYEES_INLINE_MAX
+        return (RoleInline, *(() if many else (EmployeeInline,)), AccountInline)
 
     def get_readonly_fields(
         self, request: HttpRequest, obj: Model | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from django.test import Client
 
+from bank.admin import parties
 from bank.authorization import decide
 from bank.models import (
     AuditRecord,
@@ -229,3 +230,15 @@ def test_a_role_is_deleted_with_a_record(operator: Client) -> None:
     record = AuditRecord.objects.get()
     assert (record.action, record.model) == ("deleted", "role")
     assert record.changes["permissions"] == [["transfer"], None]
+
+
+def test_many_employees_are_edited_on_pages_of_their_own(
+    operator: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parties, "EMPLOYEES_INLINE_MAX", 1)
+    club = make_organization("demo-club")
+    make_employee(club, make_person("demo-ada"))
+    url = address(Organization, "change", club.pk)
+    assert "employees-TOTAL_FORMS" in text_of(operator.get(url))
+    make_employee(club, make_person("demo-ben"))
+    assert "employees-TOTAL_FORMS" not in text_of(operator.get(url))
