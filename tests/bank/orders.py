@@ -7,13 +7,14 @@ import itertools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 
 from bank.incoming import BankIdentity, IncomingOrder, OrderOutcome
 from bank.ledger import book
 from bank.models import Account, AccountKind, Currency, Organization, Person
-from protocol.banking import ORDER_PURPOSE, Issue, Order, Receipt, Transfer, Withdraw, open_receipt
+from protocol.banking import ORDER_PURPOSE, Issue, Receipt, Transfer, Withdraw, open_receipt
 from protocol.identifiers import uuid7
 from protocol.keys import fingerprint
 from protocol.sealing import Envelope, Inner, SignedMessage, compose
@@ -99,11 +100,11 @@ def order_of(
     return incoming(person, signed, version=version)
 
 
-def transfer(source: str, destination: str, amount: int | str, **fields: object) -> Transfer:
+def transfer(source: str, destination: str, amount: int | str, **fields: Any) -> Transfer:
     return Transfer(source, destination, str(amount), **fields)
 
 
-def withdraw(account: str, amount: int | str, **fields: object) -> Withdraw:
+def withdraw(account: str, amount: int | str, **fields: Any) -> Withdraw:
     return Withdraw(account, str(amount), **fields)
 
 
@@ -113,8 +114,8 @@ def receipt_in(outcome: OrderOutcome) -> Receipt:
     return open_receipt(outcome.receipt, BANK.key.public)
 
 
-def book_one(person: Person, order: Order, **fields: object) -> OrderOutcome:
-    (outcome,) = book([order_of(person, order, **fields)], BANK)
+def book_one(person: Person, order: msgspec.Struct, *, order_id: str | None = None) -> OrderOutcome:
+    (outcome,) = book([order_of(person, order, order_id=order_id)], BANK)
     return outcome
 
 
