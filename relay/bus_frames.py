@@ -67,6 +67,7 @@ class Forward(_BusFrame, frozen=True, tag="forward"):
     body: str
     accepted_at: int
     expires_at: int
+    position: int
     attempt: int
 
     @classmethod
@@ -81,6 +82,7 @@ class Forward(_BusFrame, frozen=True, tag="forward"):
             message.body,
             message.accepted_at,
             message.expires_at,
+            message.position,
             message.attempt,
         )
 
@@ -95,6 +97,7 @@ class Forward(_BusFrame, frozen=True, tag="forward"):
             body=self.body,
             accepted_at=self.accepted_at,
             expires_at=self.expires_at,
+            position=self.position,
             attempt=self.attempt,
             origin=RemoteOrigin(worker),
         )

@@ -30,6 +30,9 @@ __all__ = ["Elsewhere", "Exchange"]
 
 log = structlog.get_logger(__name__)
 
+POSITIONS_PER_MS: Final = 1_000
+"""Positions of messages count on from the time, so that they go on rising over restarts."""
+
 _REFUSALS: Final = {
     Outcome.UNKNOWN_RECIPIENT: Code.UNKNOWN_RECIPIENT,
     Outcome.RECIPIENT_ABSENT: Code.RECIPIENT_ABSENT,
@@ -82,6 +85,7 @@ class Exchange:
         self.elsewhere: Elsewhere | None = None
         self._database = database
         self._clock = clock
+        self._position = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
     # A sender's message.
@@ -89,7 +93,11 @@ class Exchange:
     def accept(self, sender: Connection, client_id: str, frame: Send, now: int) -> None:
         """Take a message from a client of this process."""
         counters.accepted += 1
-        self.route(Message.accepted(frame, client_id, sender, now), now)
+        # What is stored only after its connection was lost keeps its place before later messages.
+        self._position = max(self._position + 1, now * POSITIONS_PER_MS)
+        self.route(
+            Message.accepted(frame, client_id, sender, position=self._position, now=now), now
+        )
 
     def route(self, message: Message, now: int) -> None:
         """Deliver a message, or store it."""

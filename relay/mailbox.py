@@ -112,7 +112,7 @@ def page(
     """
     with transaction.atomic(using=ALIAS):
         rows = Mail.objects.using(ALIAS).filter(recipient_key=recipient_key, expires_at__gt=now)
-        rows = rows.exclude(pk__in=list(exclude)).order_by("pk")
+        rows = rows.exclude(pk__in=list(exclude)).order_by("position", "pk")
         if claim:
             rows = rows.filter(claim__in=["", claim]).select_for_update(skip_locked=True)
         found = list(rows[: min(count, PAGE_MESSAGES_MAX)])
@@ -270,6 +270,7 @@ def _row(message: Message) -> Mail:
         size=len(message.body),
         accepted_at=message.accepted_at,
         expires_at=message.expires_at,
+        position=message.position,
         attempts=message.attempt,
     )
 
@@ -284,6 +285,7 @@ def _message(row: Mail) -> Message:
         body=row.body,
         accepted_at=row.accepted_at,
         expires_at=row.expires_at,
+        position=row.position,
         attempt=row.attempts,
         row=row.pk,
     )

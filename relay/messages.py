@@ -35,6 +35,7 @@ class Message:
         "id",
         "kind",
         "origin",
+        "position",
         "re",
         "recipient",
         "recipient_key",
@@ -55,11 +56,14 @@ class Message:
         body: str,
         accepted_at: int,
         expires_at: int,
+        position: int,
         attempt: int = 0,
         origin: Any = None,
         row: int | None = None,
     ) -> None:
-        """:param attempt: how often it was delivered before.
+        """:param position: its place among the recipient's messages, whenever it is stored.
+
+        :param attempt: how often it was delivered before.
 
         :param origin: the sender's connection, a :class:`RemoteOrigin`, or None where the message
             comes out of the mailbox.
@@ -75,6 +79,7 @@ class Message:
         self.body = body
         self.accepted_at = accepted_at
         self.expires_at = expires_at
+        self.position = position
         self.attempt = attempt
         self.origin = origin
         self.row = row
@@ -84,7 +89,9 @@ class Message:
         """The processes that were given it as well and haven't said what became of it."""
 
     @classmethod
-    def accepted(cls, frame: Send, sender: str, origin: object, now: int) -> Message:
+    def accepted(
+        cls, frame: Send, sender: str, origin: object, *, position: int, now: int
+    ) -> Message:
         """Return the message that a `send` brought just now."""
         return cls(
             id=frame.id,
@@ -95,6 +102,7 @@ class Message:
             body=frame.body,
             accepted_at=now,
             expires_at=now + frame.ttl_ms,
+            position=position,
             origin=origin,
         )
 

@@ -132,6 +132,7 @@ class Mail(models.Model):
     size = models.PositiveIntegerField(help_text="Characters of the body.")
     accepted_at = models.BigIntegerField(help_text="Milliseconds since the epoch.")
     expires_at = models.BigIntegerField(help_text="Milliseconds since the epoch.", db_index=True)
+    position = models.BigIntegerField(help_text="Its place in the order of delivery.")
     attempts = models.PositiveIntegerField(default=0)
     claim = models.CharField(
         max_length=36, blank=True, help_text="The process that hands it to a service just now."
@@ -144,7 +145,7 @@ class Mail(models.Model):
                 fields=["recipient_key", "sender_key", "message_id"], name="relay_mail_once"
             ),
         ]
-        indexes = [models.Index(fields=["recipient_key", "id"], name="relay_mail_in_order")]
+        indexes = [models.Index(fields=["recipient_key", "position"], name="relay_mail_in_order")]
 
     def __str__(self) -> str:
         return f"{self.kind} {self.message_id} for {self.recipient}"

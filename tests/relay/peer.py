@@ -300,6 +300,7 @@ async def dial(
         origin=Origin(origin) if origin is not None else None,
         subprotocols=[Subprotocol(subprotocol)] if subprotocol is not None else None,
         compression=None,
+        close_timeout=1,
         max_size=2**20,
         proxy=None,
     )

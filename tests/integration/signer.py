@@ -1,0 +1,171 @@
+"""A customer of the bank, frame by frame: every part of a message can be made wrong on purpose."""
+
+from __future__ import annotations
+
+import os
+from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import msgspec
+
+from bank.models import Account
+from protocol.banking import (
+    ORDER_PURPOSE,
+    QUERY_PURPOSE,
+    AccountsQuery,
+    Answer,
+    Outcome,
+    Receipt,
+    Transfer,
+    decode_answer,
+    open_receipt,
+)
+from protocol.encoding import b64u, unb64u
+from protocol.errors import Code
+from protocol.frames import Deliver, Kind, State, Status
+from protocol.keyfile import KeyFile
+from protocol.keys import Bundle, EncryptionKey, IdentityKey, Suite
+from protocol.sealing import (
+    REPLY_KEY_BYTES,
+    Envelope,
+    SignedMessage,
+    UnsealedRefusalError,
+    compose,
+    open_reply,
+    seal,
+)
+from tests.relay.peer import Identity, Peer, join, new_id, now_ms
+
+HOUR_MS = 3_600_000
+
+
+def relay_identity(key_file: KeyFile) -> Identity:
+    """The same keys as the relay's tests hold them."""
+    return Identity(
+        key_file.client_id,
+        key_file.identity,
+        key_file.first_name,
+        key_file.last_name,
+        key_file.bundle,
+    )
+
+
+@dataclass(frozen=True)
+class Message:
+    """A signed message, and what is needed to seal it and to read the answer."""
+
+    signed: SignedMessage
+    reply_key: bytes
+    envelope: Envelope
+
+    def sealed(self, key: EncryptionKey) -> str:
+        """The body of a frame, sealed to this key."""
+        return b64u(seal(self.signed, self.reply_key, self.envelope, key))
+
+    def read(self, body: bytes) -> Answer | Code:
+        """The sealed answer, or the code of an unsealed refusal."""
+        try:
+            return decode_answer(open_reply(body, self.reply_key, self.signed.hash))
+        except UnsealedRefusalError as refusal:
+            return refusal.code
+
+
+@dataclass(frozen=True)
+class Signer:
+    """Signs messages to the bank with one key file."""
+
+    key_file: KeyFile
+    bank: Bundle
+
+    def order(self, content: msgspec.Struct, **changes: Any) -> Message:
+        return self.message(content, **{"purpose": ORDER_PURPOSE, **changes})
+
+    def query(self, content: msgspec.Struct, **changes: Any) -> Message:
+        return self.message(content, **{"purpose": QUERY_PURPOSE, **changes})
+
+    def message(
+        self,
+        content: msgspec.Struct,
+        *,
+        purpose: str,
+        id: str | None = None,  # noqa: A002 - the name that it has on the wire
+        issued_at: int | None = None,
+        lifetime_ms: int = HOUR_MS,
+        identity: IdentityKey | None = None,
+        **inside: Any,
+    ) -> Message:
+        """Sign a message.
+
+        :param identity: signs it instead of the key file's own.
+        :param inside: members of the envelope that are signed otherwise than they travel.
+        """
+        issued = now_ms() if issued_at is None else issued_at
+        envelope = Envelope(
+            id=id or new_id(),
+            re=None,
+            sender=self.key_file.client_id,
+            sender_fingerprint=self.key_file.fingerprint,
+            recipient=self.bank.id,
+            recipient_fingerprint=self.bank.fingerprint,
+        )
+        reply_key = os.urandom(REPLY_KEY_BYTES)
+        signed = compose(
+            identity or self.key_file.identity,
+            replace(envelope, **inside),
+            purpose=purpose,
+            content=content,
+            issued_at=issued,
+            expires_at=issued + lifetime_ms,
+            reply_key=reply_key,
+        )
+        return Message(signed, reply_key, envelope)
+
+
+class ConnectedSigner(Signer):
+    """A signer with a connection to the relay."""
+
+    def __init__(self, key_file: KeyFile, bank: Bundle, peer: Peer) -> None:
+        super().__init__(key_file, bank)
+        object.__setattr__(self, "peer", peer)
+
+    peer: Peer
+
+    async def send(self, message: Message, *, suite: Suite = Suite.HYBRID) -> Answer | Code:
+        """Send a message to the bank and return what it answers."""
+        return await self.send_body(message, message.sealed(self.bank.encryption_key(suite)))
+
+    async def send_body(self, message: Message, body: str) -> Answer | Code:
+        """The same with a body that is whatever the test makes of it."""
+        await self.post(message, body)
+        return await self.answer_to(message)
+
+    async def post(self, message: Message, body: str | None = None) -> None:
+        """Send it and don't wait."""
+        sealed = body or message.sealed(self.bank.encryption_key(Suite.HYBRID))
+        await self.peer.post(
+            self.bank.id, kind=Kind.REQUEST, body=sealed, id=message.envelope.id
+        )
+
+    async def answer_to(self, message: Message) -> Answer | Code:
+        """Wait for the bank's answer."""
+        while True:
+            delivered = await self.peer.take()
+            if delivered.re == message.envelope.id:
+                assert (delivered.sender, delivered.kind) == (self.bank.id, Kind.REPLY)
+                return message.read(unb64u(delivered.body))
+
+    async def place(self, content: msgspec.Struct, **changes: Any) -> Answer | Code:
+        """Sign and send an order."""
+        return await self.send(self.order(content, **changes))
+
+    async def ask(self, content: msgspec.Struct, **changes: Any) -> Answer | Code:
+        """Sign and send a question."""
+        return await self.send(self.query(content, **changes))
+
+    def receipt(self, answer: Answer | Code) -> Receipt:
+        """The receipt in an answer, its signature checked."""
+        assert isinstance(answer, Answer), answer
+        assert answer.receipt is not None, answer
+        return open_receipt(answer.receipt, self.bank.identity_key)
