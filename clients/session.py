@@ -109,9 +109,9 @@ async def connect(
         yield Session(setup, client, peers, state, messenger, customer)
     finally:
         await messenger.stop()
+        await client.close()
         if customer is not None:
             await asyncio.shield(customer.flush())
-        await client.close()
 
 
 def _take_late(customer: Customer, client: Client, bank: BankPin, deliver: Deliver) -> None:

@@ -108,6 +108,8 @@ class ClientProtocol:
         """The connection is gone: whatever was on its way has to be sent again."""
         self.phase = Phase.CLOSED
         for exchange in self._exchanges.values():
+            if exchange.stage is not Stage.DUE and exchange.stage is not Stage.WAITING:
+                exchange.tries_left += 1  # the try ended by no fault of the recipient
             if exchange.advance(Happening.BREAK):
                 exchange.was_queued = False
                 self._wake(exchange, now)

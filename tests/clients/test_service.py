@@ -126,12 +126,14 @@ async def test_no_more_handlers_run_at_once_than_allowed() -> None:
         running -= 1
         return b"done"
 
-    async with FakeRelay() as relay:
-        async with ServiceClient(key_file("bank"), relay.url, slow, concurrency=3) as service:
-            await service.wait_ready(5)
-            async with Client(key_file("ada"), relay.url) as ada:
-                sends = [ada.send(Plain(ada.new_id()), RetryPolicy(1, 5_000)) for _ in range(12)]
-                ends = await asyncio.gather(*sends)
+    async with (
+        FakeRelay() as relay,
+        ServiceClient(key_file("bank"), relay.url, slow, concurrency=3) as service,
+        Client(key_file("ada"), relay.url) as ada,
+    ):
+        await service.wait_ready(5)
+        sends = [ada.send(Plain(ada.new_id()), RetryPolicy(1, 5_000)) for _ in range(12)]
+        ends = await asyncio.gather(*sends)
     assert {ended.stage for ended in ends} == {Stage.ANSWERED}
     assert most == 3
 

@@ -1,0 +1,259 @@
+"""Messages between persons: shown once, answered by the recipient alone, refused by name."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+
+import pytest
+
+from clients.errors import PeerKeyChangedError, RefusedError
+from clients.memory import PinsOnDisk, SeenMessages
+from clients.messages import DeliveryState, TextResult
+from clients.retry import RetryPolicy
+from protocol import frames
+from protocol.errors import Code, EndToEndError
+from protocol.keyfile import KeyFile, new_key_file, rotate_prekeys
+from protocol.keys import IdentityKey, make_bundle, open_bundle
+from tests.clients.conftest import ADA, BEN, PATIENT, Person, World
+from tests.clients.fake_relay import changed, now_ms, until
+
+HASTY = RetryPolicy(tries=2, try_ms=80)
+
+
+async def say(person: Person, to: str, text: str, policy: RetryPolicy = PATIENT) -> TextResult:
+    recipient = await person.session.client.directory.resolve(to)
+    outgoing, done = person.session.messenger.send(recipient, text, policy)
+    return outgoing.result(await done)
+
+
+async def test_message_is_shown_and_answered(world: World) -> None:
+    async with world.person(BEN) as ben, world.person(ADA) as ada:
+        result = await say(ada, "ben", "Hello Ben")
+        assert (result.state, result.proven) == (DeliveryState.ANSWERED, True)
+        [message] = ben.messages
+        assert (message.sender, message.name, message.text) == ("ada", "Ärlig, Ada", "Hello Ben")
+        assert message.fingerprint == ADA.fingerprint.hex()
+        assert not world.relay.sessions["ben"][0].unacked
+
+
+@pytest.mark.parametrize("name", ["Ärlig, Ada", "ada,  a\u0308rlig", "ÄRLIG,ADA"])
+async def test_names_match_in_either_order_and_any_spelling(world: World, name: str) -> None:
+    async with world.person(ADA) as ada, world.person(BEN) as ben:
+        assert (await say(ben, name, "Hello")).state is DeliveryState.ANSWERED
+        assert len(ada.messages) == 1
+
+
+async def test_absent_recipient_gets_it_later(world: World) -> None:
+    async with world.person(BEN):
+        pass
+    async with world.person(ADA) as ada:
+        recipient = await ada.session.client.directory.resolve("ben")
+        outgoing, done = ada.session.messenger.send(recipient, "Later", PATIENT)
+        await outgoing.queued.wait()
+        assert outgoing.result(None).state is DeliveryState.QUEUED
+        async with world.person(BEN) as ben:
+            assert outgoing.result(await done).state is DeliveryState.ANSWERED
+            assert [message.text for message in ben.messages] == ["Later"]
+
+
+async def test_message_that_comes_again_is_shown_once_and_answered_again(world: World) -> None:
+    async with world.person(BEN) as ben, world.person(ADA) as ada:
+        await say(ada, "ben", "Once")
+        [request] = world.relay.sent(frames.Kind.REQUEST)
+        replies = len(world.relay.sent(frames.Kind.REPLY))
+        await world.relay.route(world.relay.sessions["ada"][0], request)
+        await until(lambda: len(world.relay.sent(frames.Kind.REPLY)) == replies + 1)
+        assert len(ben.messages) == 1
+        assert ben.refused == []
+
+
+async def test_message_that_comes_again_after_a_restart_is_known(world: World) -> None:
+    async with world.person(BEN) as ben, world.person(ADA) as ada:
+        await say(ada, "ben", "Once")
+        ben.state.take_message(ben.messages[0])
+    [request] = world.relay.sent(frames.Kind.REQUEST)
+    async with world.person(ADA) as ada, world.person(BEN) as ben:
+        await world.relay.route(world.relay.sessions["ada"][0], request)
+        await until(lambda: len(world.relay.sent(frames.Kind.REPLY)) == 2)
+        assert ben.messages == []
+        assert ben.state.waiting_messages() == []
+
+
+async def test_message_is_in_the_inbox_until_it_is_shown(world: World) -> None:
+    async with world.person(BEN) as ben, world.person(ADA) as ada:
+        await say(ada, "ben", "Keep me")
+    [kept] = ben.state.waiting_messages()
+    assert kept.text == "Keep me"
+    assert ben.state.take_message(kept)
+    assert not ben.state.take_message(kept)
+    assert ben.state.waiting_messages() == []
+
+
+async def test_blocked_sender_is_refused_by_name_and_told_here(world: World) -> None:
+    async with world.person(BEN) as ben, world.person(ADA) as ada:
+        await ben.session.client.directory.peer("ada")
+        ben.session.peers.block("ada", blocked=True)
+        result = await say(ada, "ben", "Hello?")
+        assert (result.state, result.code) == (DeliveryState.REFUSED, Code.UNKNOWN_SENDER)
+        assert not result.proven
+        assert ben.messages == []
+        assert ben.refused[0][:2] == ("ada", Code.UNKNOWN_SENDER)
+        ben.session.peers.block("ada", blocked=False)
+        assert (await say(ada, "ben", "Hello!")).state is DeliveryState.ANSWERED
+
+
+async def test_unknown_sender_is_refused(world: World) -> None:
+    async with world.person(BEN) as ben, world.person(ADA) as ada:
+        await ada.session.client.directory.peer("ben")
+        world.relay.substitutes["ada"] = []
+        result = await say(ada, "ben", "Hello?")
+        assert (result.state, result.code) == (DeliveryState.REFUSED, Code.UNKNOWN_SENDER)
+        assert ben.messages == []
+
+
+async def test_rotated_keys_are_fetched_after_the_first_refusal(world: World) -> None:
+    async with world.person(BEN) as ben, world.person(ADA) as ada:
+        assert (await say(ada, "ben", "One")).state is DeliveryState.ANSWERED
+        rotated = rotate_prekeys(BEN, now=now_ms(), random_bytes=os.urandom, period_ms=0)
+        rotated = dataclasses.replace(rotated, prekeys=rotated.prekeys[:2])
+        await ben.session.client.publish(rotated)
+        assert (await say(ada, "ben", "Two")).state is DeliveryState.ANSWERED
+        assert [message.text for message in ben.messages] == ["One", "Two"]
+
+
+def other_identity(keys: KeyFile, *, signed_by: IdentityKey | None) -> KeyFile:
+    """Return keys of the same id with another identity, signed by the old one or not."""
+    new = new_key_file(
+        keys.client_id,
+        keys.first_name,
+        keys.last_name,
+        now=now_ms(),
+        random_bytes=os.urandom,
+    )
+    signed = make_bundle(
+        new.identity,
+        client_id=keys.client_id,
+        first_name=keys.first_name,
+        last_name=keys.last_name,
+        generation=keys.bundle.generation + 1,
+        encryption_keys=[prekey.public for prekey in new.prekeys],
+        valid_from=now_ms(),
+        valid_to=now_ms() + 86_400_000,
+        previous=signed_by,
+    )
+    return dataclasses.replace(new, bundle=open_bundle(signed))
+
+
+async def test_new_identity_signed_by_the_old_one_is_taken(world: World) -> None:
+    async with world.person(BEN) as ben:
+        async with world.person(ADA) as ada:
+            await say(ada, "ben", "From the old key")
+        renewed = other_identity(ADA, signed_by=ADA.identity)
+        async with world.person(renewed) as ada:
+            result = await say(ada, "ben", "From the new key")
+            assert result.state is DeliveryState.ANSWERED
+            assert ben.messages[-1].fingerprint == renewed.fingerprint.hex()
+
+
+async def test_new_identity_that_nobody_signed_is_refused_until_confirmed(world: World) -> None:
+    async with world.person(BEN) as ben:
+        async with world.person(ADA) as ada:
+            await say(ada, "ben", "From the old key")
+        stranger = other_identity(ADA, signed_by=None)
+        del world.relay.bundles["ada"]
+        async with world.person(stranger) as ada:
+            result = await say(ada, "ben", "From another key")
+            assert (result.state, result.code) == (DeliveryState.REFUSED, Code.PEER_KEY_CHANGED)
+            assert len(ben.messages) == 1
+            assert ben.refused[-1][:2] == ("ada", Code.PEER_KEY_CHANGED)
+            with pytest.raises(PeerKeyChangedError, match="trust ada"):
+                await say(ben, "ada", "Who are you?")
+            ben.session.peers.confirm(stranger.bundle)
+            assert (await say(ada, "ben", "Again")).state is DeliveryState.ANSWERED
+    pins = PinsOnDisk(ben.state)
+    pin = pins.pin("ada")
+    assert pin is not None
+    assert pin.bundle.fingerprint == stranger.fingerprint
+
+
+async def test_namesakes_are_listed(world: World) -> None:
+    namesake = new_key_file("ada2", "Ada", "Ärlig", now=now_ms(), random_bytes=os.urandom)
+    async with world.person(ADA), world.person(namesake), world.person(BEN) as ben:
+        with pytest.raises(RefusedError, match="ada, ada2") as caught:
+            await say(ben, "Ärlig, Ada", "Which one?")
+        assert caught.value.code is Code.AMBIGUOUS_NAME
+        assert caught.value.candidates == ("ada", "ada2")
+
+
+async def test_relay_cant_put_a_namesake_in_the_place_of_a_known_person(world: World) -> None:
+    namesake = new_key_file("ada2", "Ada", "Ärlig", now=now_ms(), random_bytes=os.urandom)
+    async with world.person(ADA), world.person(namesake), world.person(BEN) as ben:
+        assert (await say(ben, "ada", "Hello")).state is DeliveryState.ANSWERED
+        world.relay.substitutes["Ärlig, Ada"] = [namesake.signed_bundle]
+        with pytest.raises(RefusedError, match="ambiguous_name"):
+            await say(ben, "Ärlig, Ada", "Hello again")
+
+
+async def test_relay_cant_answer_a_name_with_somebody_of_another_name(world: World) -> None:
+    async with world.person(ADA) as ada, world.person(BEN):
+        world.relay.substitutes["Nobody, Known"] = [BEN.signed_bundle]
+        with pytest.raises(RefusedError, match="unknown_recipient"):
+            await say(ada, "Nobody, Known", "Hello")
+
+
+async def test_empty_and_endless_texts_are_not_sent(world: World) -> None:
+    async with world.person(ADA) as ada, world.person(BEN):
+        for text in ("", "x" * 16_001):
+            with pytest.raises(ValueError, match="1 to 16000"):
+                await say(ada, "ben", text)
+
+
+async def test_memory_refuses_when_it_is_full_and_forgets_only_what_expired(
+    world: World,
+) -> None:
+    async with world.person(BEN) as ben:
+        seen = SeenMessages(ben.state, capacity=2)
+        digest = bytes(32)
+        assert seen.remember("ada", "m1", digest, expires_at=100, now=1)
+        assert seen.remember("ada", "m2", digest, expires_at=200, now=1)
+        assert not seen.remember("ada", "m2", digest, expires_at=200, now=1)
+        with pytest.raises(EndToEndError, match="replay_window_full"):
+            seen.remember("ada", "m3", digest, expires_at=300, now=99)
+        assert seen.is_known("ada", "m1", digest)
+        assert seen.remember("ada", "m3", digest, expires_at=300, now=100)
+        again = SeenMessages(ben.state, capacity=2)
+        assert [again.is_known("ada", name, digest) for name in ("m1", "m2", "m3")] == [
+            False,
+            True,
+            True,
+        ]
+        with pytest.raises(EndToEndError, match="replayed"):
+            again.is_known("ada", "m2", b"x" * 32)
+
+
+async def test_two_programs_share_one_memory(world: World) -> None:
+    async with world.person(BEN) as ben:
+        one, other = SeenMessages(ben.state), SeenMessages(ben.state)
+        assert one.remember("ada", "m1", bytes(32), expires_at=100, now=1)
+        assert other.is_known("ada", "m1", bytes(32))
+        assert not other.remember("ada", "m1", bytes(32), expires_at=100, now=1)
+        with ben.state.seen_file.open("ab") as file:
+            file.write(b"100 ada m2")  # a crash in the middle of a line
+        assert not one.is_known("ada", "m2", bytes(32))
+        assert one.remember("ada", "m3", bytes(32), expires_at=100, now=1)
+        assert other.is_known("ada", "m3", bytes(32))
+
+
+async def test_message_sealed_for_another_id_is_refused(world: World) -> None:
+    """The relay passes Ada's message to Ben on as if it were somebody else's."""
+    async with world.person(BEN) as ben, world.person(ADA) as ada:
+        mallory = new_key_file("mallory", "Mal", "Lory", now=now_ms(), random_bytes=os.urandom)
+        async with world.person(mallory) as thief:
+            await say(ada, "ben", "Mine")
+            [request] = world.relay.sent(frames.Kind.REQUEST)
+            await world.relay.route(world.relay.sessions["mallory"][0], changed(request))
+            await until(lambda: bool(ben.refused))
+            assert ben.refused[0][:2] == ("mallory", Code.NOT_AUTHENTIC)
+            assert len(ben.messages) == 1
+            assert thief.messages == []
