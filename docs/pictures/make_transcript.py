@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
-COLUMNS: Final = 108
+COLUMNS: Final = 122
 THEME: Final = TerminalTheme(
     (13, 17, 23),
     (230, 237, 243),
