@@ -107,8 +107,9 @@ def book(
     chosen = writer or PortableWriter()
     fault = Fault.POISONED
     for attempt in range(ATTEMPTS_MAX):
-        # No order of theirs to blame: others held the rows, and a pause lets them finish.
-        time.sleep(random.uniform(0, _PAUSE_SECONDS_MAX) * attempt)  # noqa: S311 - a pause
+        if attempt:
+            # No order of theirs to blame: others held the rows, and a pause lets them finish.
+            time.sleep(random.uniform(0, _PAUSE_SECONDS_MAX) * attempt)  # noqa: S311 - a pause
         try:
             return _attempt(batch, bank, using, chosen)
         except LedgerError:

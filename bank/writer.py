@@ -8,12 +8,13 @@ because a trigger compares the two.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from typing import Any, Protocol
+from typing import Protocol
 
 from django.db import connections
+from django.db.models import Model
 
 from bank.models import Entry, Order, Transfer
 
@@ -85,18 +86,39 @@ class PortableWriter:
 
     def write(self, rows: WriteSet, using: str) -> None:
         """See :class:`LedgerWriter`."""
-        Order._base_manager.using(using).bulk_create([Order(**_values(row)) for row in rows.orders])
-        Transfer._base_manager.using(using).bulk_create(
-            [Transfer(**_values(row)) for row in rows.transfers]
-        )
-        Entry._base_manager.using(using).bulk_create(
-            [Entry(**_values(row)) for row in rows.entries]
-        )
+        _insert(Order, rows.orders, using)
+        _insert(Transfer, rows.transfers, using)
+        _insert(Entry, rows.entries, using)
         _update_balances(rows.balances, using)
 
 
-def _values(row: OrderRow | TransferRow | EntryRow) -> dict[str, Any]:
-    return {name: getattr(row, name) for name in row.__slots__}
+def _insert(
+    model: type[Model], rows: Sequence[OrderRow | TransferRow | EntryRow], using: str
+) -> None:
+    """Insert rows with one prepared statement.
+
+    ``bulk_create`` makes an object of every row and puts a statement together for every batch,
+    which for a batch of one takes longer than everything that the database does.
+    """
+    if not rows:
+        return
+    connection = connections[using]
+    fields = {field.attname: field for field in model._meta.concrete_fields}
+    written = [fields[name] for name in rows[0].__slots__]
+    quote = connection.ops.quote_name
+    columns = ", ".join(quote(field.column) for field in written if field.column)
+    places = ", ".join(["%s"] * len(written))
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            f"INSERT INTO {quote(model._meta.db_table)} ({columns}) VALUES ({places})",  # noqa: S608 - only names of the model
+            [
+                [
+                    field.get_db_prep_save(getattr(row, field.attname), connection)
+                    for field in written
+                ]
+                for row in rows
+            ],
+        )
 
 
 def _update_balances(balances: Mapping[int, int], using: str) -> None:
