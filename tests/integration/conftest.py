@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pytest_django.plugin import DjangoDbBlocker
 
-from tests.databases import TestDatabases
+from tests.databases import DatabaseFactory, TestDatabases
+from tests.integration.chain import Chain, running_chain
 from tests.integration.processes import Start, servers
 
 
@@ -16,3 +18,18 @@ def start(fresh_databases: TestDatabases, tmp_path: Path) -> Iterator[Start]:
     """Start servers on this test's databases: `start(kind=, relay=, extra=)`."""
     with servers(fresh_databases.environment, tmp_path) as starter:
         yield starter
+
+
+@pytest.fixture(scope="module")
+def chain(
+    _session_factory: DatabaseFactory,
+    django_db_blocker: DjangoDbBlocker,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Chain]:
+    """A relay, a bank and customers that the tests of one module share."""
+    with (
+        django_db_blocker.unblock(),
+        _session_factory.fresh() as databases,
+        running_chain(databases, tmp_path_factory.mktemp("chain")) as running,
+    ):
+        yield running

@@ -107,7 +107,7 @@ def _open_accounts(bank: KeyFile) -> None:
     make_account("closed", ada)
     make_account("limited", ada, order_limit=10)
     make_account("euros", ada, currency=make_currency("EUX", 2))
-    numbers = [*ACCOUNTS, "frozen", "closed", "limited"]
+    numbers = [*ACCOUNTS, "frozen", "limited"]
     amounts = [*((number, str(OPENING)) for number in numbers), ("euros", "10.00")]
     for number, outcome in issue_opening_balances(bank, amounts):
         assert outcome.code is None, (number, outcome)

@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import os
-from contextlib import AsyncExitStack, asynccontextmanager
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
 
-from bank.models import Account
 from protocol.banking import (
     ORDER_PURPOSE,
     QUERY_PURPOSE,
     AccountsQuery,
     Answer,
-    Outcome,
     Receipt,
-    Transfer,
     decode_answer,
     open_receipt,
 )
 from protocol.encoding import b64u, unb64u
 from protocol.errors import Code
-from protocol.frames import Deliver, Kind, State, Status
+from protocol.frames import Kind
 from protocol.keyfile import KeyFile
 from protocol.keys import Bundle, EncryptionKey, IdentityKey, Suite
 from protocol.sealing import (
@@ -72,12 +69,13 @@ class Message:
             return refusal.code
 
 
-@dataclass(frozen=True)
 class Signer:
-    """Signs messages to the bank with one key file."""
+    """A customer at the relay who signs messages to the bank, right ones and wrong ones."""
 
-    key_file: KeyFile
-    bank: Bundle
+    def __init__(self, key_file: KeyFile, bank: Bundle, peer: Peer) -> None:
+        self.key_file = key_file
+        self.bank = bank
+        self.peer = peer
 
     def order(self, content: msgspec.Struct, **changes: Any) -> Message:
         return self.message(content, **{"purpose": ORDER_PURPOSE, **changes})
@@ -122,16 +120,6 @@ class Signer:
         )
         return Message(signed, reply_key, envelope)
 
-
-class ConnectedSigner(Signer):
-    """A signer with a connection to the relay."""
-
-    def __init__(self, key_file: KeyFile, bank: Bundle, peer: Peer) -> None:
-        super().__init__(key_file, bank)
-        object.__setattr__(self, "peer", peer)
-
-    peer: Peer
-
     async def send(self, message: Message, *, suite: Suite = Suite.HYBRID) -> Answer | Code:
         """Send a message to the bank and return what it answers."""
         return await self.send_body(message, message.sealed(self.bank.encryption_key(suite)))
@@ -144,9 +132,7 @@ class ConnectedSigner(Signer):
     async def post(self, message: Message, body: str | None = None) -> None:
         """Send it and don't wait."""
         sealed = body or message.sealed(self.bank.encryption_key(Suite.HYBRID))
-        await self.peer.post(
-            self.bank.id, kind=Kind.REQUEST, body=sealed, id=message.envelope.id
-        )
+        await self.peer.post(self.bank.id, kind=Kind.REQUEST, body=sealed, id=message.envelope.id)
 
     async def answer_to(self, message: Message) -> Answer | Code:
         """Wait for the bank's answer."""
@@ -169,3 +155,18 @@ class ConnectedSigner(Signer):
         assert isinstance(answer, Answer), answer
         assert answer.receipt is not None, answer
         return open_receipt(answer.receipt, self.bank.identity_key)
+
+    async def still_served(self) -> None:
+        """Check that this connection goes on, and that the bank answers on it."""
+        await self.peer.still_works()
+        answer = await self.ask(AccountsQuery())
+        assert isinstance(answer, Answer), answer
+        assert answer.code is None
+        assert answer.result is not None
+
+
+@asynccontextmanager
+async def signer(url: str, key_file: KeyFile, bank: Bundle) -> AsyncIterator[Signer]:
+    """Register at the relay for as long as the block lasts."""
+    async with await join(url, relay_identity(key_file)) as peer:
+        yield Signer(key_file, bank, peer)
