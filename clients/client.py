@@ -130,6 +130,7 @@ class Client:
         for sending in self._sendings.values():
             if not sending.done.done():
                 sending.done.set_exception(failure)
+                sending.done.exception()  # nobody may wait for it any more; that is no complaint
 
     async def wait_ready(self, seconds: float) -> None:
         """Wait until this client is registered.

@@ -113,7 +113,7 @@ def send(
         if as_json:
             display.json(result)
         else:
-            display.say(f"{text_text(result)} ({recipient.name}, {recipient.id})")
+            display.say(f"{text_text(result)} ({recipient.name})")
         return status_of(result)
 
     end_with(talk(setup, display, conversation))
