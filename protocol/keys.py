@@ -381,6 +381,8 @@ def open_bundle(signed: SignedBundle, now: int | None = None) -> Bundle:
     """
     try:
         raw = unb64u(signed.bundle)
+        if len(raw) > limits.BUNDLE_BYTES_MAX:
+            raise ValueError(f"a bundle has at most {limits.BUNDLE_BYTES_MAX} bytes")
         signature = unb64u(signed.signature)
         if signed.previous_signature is not None:
             unb64u(signed.previous_signature)

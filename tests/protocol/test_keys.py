@@ -176,6 +176,26 @@ def test_validity_is_checked_against_the_clock() -> None:
     assert refusal(lambda: open_bundle(signed, too_early)) == "bad_bundle"
 
 
+def test_a_bundle_that_fits_no_frame_is_not_made() -> None:
+    prekeys = [Prekey(Suite.HYBRID, bytes((number,)) * 32, NOW).public for number in range(8)]
+
+    def make(count: int) -> SignedBundle:
+        return make_bundle(
+            ada().identity,
+            client_id="ada",
+            first_name="Ada",
+            last_name="Ada",
+            generation=1,
+            encryption_keys=prekeys[:count],
+            valid_from=NOW,
+            valid_to=NOW + DAY,
+        )
+
+    fits = make(4)
+    assert msgspec.json.decode(msgspec.json.encode(fits), type=SignedBundle) == fits
+    assert refusal(lambda: make(5)) == "bad_bundle"
+
+
 def test_a_bundle_that_would_be_refused_is_not_made() -> None:
     def make(**changes: Any) -> SignedBundle:
         arguments: dict[str, Any] = {

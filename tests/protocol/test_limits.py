@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 import pytest
 
@@ -101,3 +103,27 @@ def test_an_answer_that_no_reply_could_hold_is_a_mistake_of_its_writer() -> None
 def test_the_largest_time_survives_a_reader_that_counts_in_doubles() -> None:
     assert int(float(limits.MILLISECONDS_MAX)) == limits.MILLISECONDS_MAX
     assert msgspec.json.decode(str(limits.AMOUNT_MINOR_UNITS_MAX), type=int) < 2**53
+
+
+@pytest.mark.parametrize(
+    ("line", "edited", "relation"),
+    [
+        ("BODY_BYTES_MAX: Final = 81_920", "BODY_BYTES_MAX: Final = 65_536", "sealed message"),
+        ("FRAME_BYTES_MAX: Final = 131_072", "FRAME_BYTES_MAX: Final = 100_000", "full body"),
+        ("BUNDLE_BYTES_MAX: Final = 8_192", "BUNDLE_BYTES_MAX: Final = 16_384", "candidates"),
+        ("STATEMENT_ENTRIES_MAX: Final = 50", "STATEMENT_ENTRIES_MAX: Final = 100", "statement"),
+        ("ACCOUNTS_MAX: Final = 50", "ACCOUNTS_MAX: Final = 200", "page of accounts"),
+        (
+            "TEXT_MESSAGE_CHARS_MAX: Final = 16_000",
+            "TEXT_MESSAGE_CHARS_MAX: Final = 20_000",
+            "text",
+        ),
+    ],
+)
+def test_limits_that_contradict_each_other_cannot_be_imported(
+    line: str, edited: str, relation: str
+) -> None:
+    source = Path(str(limits.__file__)).read_text(encoding="utf-8")
+    assert line in source
+    with pytest.raises(AssertionError, match=f"contradict each other: .*{relation}"):
+        exec(compile(source.replace(line, edited), "limits", "exec"), {})
