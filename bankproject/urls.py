@@ -13,4 +13,5 @@ urlpatterns: list[URLPattern | URLResolver] = [
 if settings.METRICS:
     urlpatterns.append(path("metrics", views.metrics, name="metrics"))
 if "web" in settings.ROLES:
+    admin.site.site_header = admin.site.site_title = "Tellerwire"
     urlpatterns.append(path("admin/", admin.site.urls))
