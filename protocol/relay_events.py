@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
@@ -136,4 +137,4 @@ class TokenBucket:
         if self._tokens >= 1:
             self._tokens -= 1
             return 0
-        return int((1 - self._tokens) / self._per_ms) + 1
+        return math.ceil((1 - self._tokens) / self._per_ms)

@@ -46,6 +46,10 @@ FLUSH_SECONDS: Final = 5.0
 class RelayConsumer(AsyncConsumer):
     """One client's connection to the relay."""
 
+    def __init__(self, hub: Callable[[], Hub] = running_hub) -> None:
+        """:param hub: gives the relay that the connection belongs to."""
+        self._hub = hub
+
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         """Serve one WebSocket until it is closed."""
         self.scope = scope
@@ -55,7 +59,7 @@ class RelayConsumer(AsyncConsumer):
         offered = scope.get("subprotocols", [])
         spoken = SUBPROTOCOL if SUBPROTOCOL in offered else None
         await send({"type": "websocket.accept", "subprotocol": spoken})
-        hub = running_hub()
+        hub = self._hub()
         connection = hub.open()
         connection.attach(asyncio.current_task())
         writer = asyncio.get_running_loop().create_task(connection.outbox.run(send))

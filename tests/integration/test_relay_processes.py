@@ -187,7 +187,7 @@ async def test_a_service_that_dies_hands_its_mail_to_another_process(
             right.kill()
             await heir.wire.close()
         async with await join(left.relay_url, bank, Role.SERVICE) as heir:
-            taken = set()
+            taken: set[str] = set()
             while len(taken) < 6:
                 taken.add((await heir.take()).id)
             assert taken == set(sent)

@@ -202,8 +202,8 @@ def test_draining_acknowledges_and_starts_nothing() -> None:
 
 
 def test_the_window_has_room_for_so_many_messages() -> None:
+    assert registered().oldest_unacked_since is None
     connection = registered()
-    assert connection.oldest_unacked_since is None
     for number in range(3):
         assert connection.deliver(deliver(number), f"token {number}", NOW + number)
     assert (connection.unacked, connection.room) == (3, 0)
