@@ -139,6 +139,8 @@ _SAME: Final = {
     Code.MAILBOX_FULL,
     Code.SLOW_CONSUMER,
     Code.DRAINING,
+    # A clock that is set right makes the same message acceptable.
+    Code.CLOCK_SKEW,
     Code.REPLAY_WINDOW_FULL,
     Code.BUSY,
     Code.BANK_UNAVAILABLE,

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import lru_cache
 from typing import Annotated, Final
 
 import msgspec
@@ -190,12 +191,18 @@ class EncryptionKey:
 
     def hpke_key(self) -> HpkePublicKey:
         """Return the key object that HPKE takes."""
-        if self.suite is Suite.CLASSIC:
-            return X25519PublicKey.from_public_bytes(self.public)
-        return MLKEM768X25519PublicKey(
-            MLKEM768PublicKey.from_public_bytes(self.public[:1_184]),
-            X25519PublicKey.from_public_bytes(self.public[1_184:]),
-        )
+        return _hpke_public_key(self.suite, self.public)
+
+
+@lru_cache(maxsize=1_024)
+def _hpke_public_key(suite: Suite, public: bytes) -> HpkePublicKey:
+    """Load a public key; that takes as long as a third of a sealing, so it is remembered."""
+    if suite is Suite.CLASSIC:
+        return X25519PublicKey.from_public_bytes(public)
+    return MLKEM768X25519PublicKey(
+        MLKEM768PublicKey.from_public_bytes(public[:1_184]),
+        X25519PublicKey.from_public_bytes(public[1_184:]),
+    )
 
 
 class Prekey:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Final
 
@@ -46,7 +46,6 @@ __all__ = [
     "Envelope",
     "Inner",
     "Opened",
-    "ReplayWindow",
     "SignedMessage",
     "UnsealedRefusalError",
     "check_times",
@@ -419,35 +418,3 @@ def _read_refusal(raw: bytes) -> Code:
         return decode_strict(raw, _Refusal).code
     except ValueError as error:
         raise EndToEndError(Code.NOT_AUTHENTIC) from error
-
-
-# --- Replays ----------------------------------------------------------------------------------
-
-
-class ReplayWindow:
-    """The memory by which a repeated message between persons is recognized, with a bound.
-
-    Every entry is kept until its message expires. When the memory is full new messages are
-    refused: forgetting an old one would let it be played again.
-    """
-
-    def __init__(self, capacity: int, seen: Mapping[tuple[str, str], int] | None = None) -> None:
-        """:param seen: what an earlier run remembered: (sender, id) to expiry in milliseconds."""
-        self._capacity = capacity
-        self._seen: dict[tuple[str, str], int] = dict(seen or {})
-
-    def __len__(self) -> int:
-        return len(self._seen)
-
-    def admit(self, sender: str, message_id: str, expires_at: int, now: int) -> None:
-        """Remember a message that is seen for the first time.
-
-        :raises EndToEndError: ``replayed`` or ``replay_window_full``.
-        """
-        if (sender, message_id) in self._seen:
-            raise EndToEndError(Code.REPLAYED, "this message was received before")
-        if len(self._seen) >= self._capacity:
-            self._seen = {key: expiry for key, expiry in self._seen.items() if expiry > now}
-        if len(self._seen) >= self._capacity:
-            raise EndToEndError(Code.REPLAY_WINDOW_FULL, "too many messages; try again later")
-        self._seen[sender, message_id] = expires_at

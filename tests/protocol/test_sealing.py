@@ -18,7 +18,6 @@ from protocol.keys import Suite
 from protocol.sealing import (
     Envelope,
     Inner,
-    ReplayWindow,
     SignedMessage,
     UnsealedRefusalError,
     check_times,
@@ -416,34 +415,6 @@ def test_answers_are_padded_to_256_bytes(size: int) -> None:
     reply = seal_reply(REPLY_KEY, bytes(32), bytes(size), bytes(16))
     assert (len(reply) - 1 - 16 - 16) % 256 == 0
     assert open_reply(reply, REPLY_KEY, bytes(32)) == bytes(size)
-
-
-# --- Replays --------------------------------------------------------------------------------------
-
-
-def test_a_replay_is_recognized_until_its_message_expires() -> None:
-    window = ReplayWindow(10)
-    window.admit("ada", MESSAGE_ID, NOW + 10, NOW)
-    assert refusal(lambda: window.admit("ada", MESSAGE_ID, NOW + 10, NOW)) == "replayed"
-    window.admit("ben", MESSAGE_ID, NOW + 10, NOW)
-    assert len(window) == 2
-
-
-def test_a_full_window_refuses_and_forgets_nothing() -> None:
-    window = ReplayWindow(2)
-    window.admit("ada", "1", NOW + 10, NOW)
-    window.admit("ada", "2", NOW + 20, NOW)
-    assert refusal(lambda: window.admit("ada", "3", NOW + 30, NOW)) == "replay_window_full"
-    assert refusal(lambda: window.admit("ada", "1", NOW + 10, NOW)) == "replayed"
-    # With the first one expired there is room again, and the second is still known.
-    window.admit("ada", "3", NOW + 30, NOW + 10)
-    assert refusal(lambda: window.admit("ada", "2", NOW + 20, NOW + 10)) == "replayed"
-    assert len(window) == 2
-
-
-def test_a_window_continues_an_earlier_run() -> None:
-    window = ReplayWindow(10, {("ada", "1"): NOW + 10})
-    assert refusal(lambda: window.admit("ada", "1", NOW + 10, NOW)) == "replayed"
 
 
 # --- Secrets --------------------------------------------------------------------------------------
