@@ -110,7 +110,7 @@ class Decider:
         debit, credit = self._sides(order, named)
         _check_pair(order, debit, credit)
         _check_limits(decision, debit, credit, amount)
-        _check_funds(debit, amount)
+        _check_funds(debit, amount, visible=self.may_view(incoming.person_id, debit))
         debit.balance -= amount
         credit.balance += amount
         return Posting(
@@ -222,7 +222,11 @@ def _check_limits(
         raise BankError(Code.LIMIT_EXCEEDED, "a balance would leave the range of the ledger")
 
 
-def _check_funds(debit: LockedAccount, amount: int) -> None:
-    if not debit.unlimited and debit.available < amount:
+def _check_funds(debit: LockedAccount, amount: int, *, visible: bool) -> None:
+    """Refuse what is not there; how much is there is told to those who may see the account."""
+    if debit.unlimited or debit.available >= amount:
+        return
+    words = "too little"
+    if visible:
         words = f"{format_amount(debit.available, debit.exponent)} {debit.currency}"
-        raise BankError(Code.INSUFFICIENT_FUNDS, f"{debit.number} has {words} available")
+    raise BankError(Code.INSUFFICIENT_FUNDS, f"{debit.number} has {words} available")
