@@ -1,4 +1,4 @@
-"""A customer of the bank, frame by frame: every part of a message can be made wrong on purpose."""
+"""A sender of sealed messages: every part of one can be made wrong on purpose."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ import msgspec
 from protocol.banking import (
     ORDER_PURPOSE,
     QUERY_PURPOSE,
+    TEXT_PURPOSE,
     AccountsQuery,
     Answer,
     Receipt,
+    TextMessage,
     decode_answer,
     open_receipt,
 )
@@ -56,6 +58,7 @@ class Message:
     signed: SignedMessage
     reply_key: bytes
     envelope: Envelope
+    expires_at: int = 0
 
     def sealed(self, key: EncryptionKey) -> str:
         """The body of a frame, sealed to this key."""
@@ -70,11 +73,11 @@ class Message:
 
 
 class Signer:
-    """A customer at the relay who signs messages to the bank, right ones and wrong ones."""
+    """Somebody at the relay who signs messages to one recipient, right ones and wrong ones."""
 
-    def __init__(self, key_file: KeyFile, bank: Bundle, peer: Peer) -> None:
+    def __init__(self, key_file: KeyFile, recipient: Bundle, peer: Peer) -> None:
         self.key_file = key_file
-        self.bank = bank
+        self.recipient = recipient
         self.peer = peer
 
     def order(self, content: msgspec.Struct, **changes: Any) -> Message:
@@ -89,6 +92,7 @@ class Signer:
         *,
         purpose: str,
         id: str | None = None,  # noqa: A002 - the name that it has on the wire
+        id_inside: str | None = None,
         issued_at: int | None = None,
         lifetime_ms: int = HOUR_MS,
         identity: IdentityKey | None = None,
@@ -96,6 +100,7 @@ class Signer:
     ) -> Message:
         """Sign a message.
 
+        :param id_inside: is signed as the id, where that is not the one it travels under.
         :param identity: signs it instead of the key file's own.
         :param inside: members of the envelope that are signed otherwise than they travel.
         """
@@ -105,24 +110,24 @@ class Signer:
             re=None,
             sender=self.key_file.client_id,
             sender_fingerprint=self.key_file.fingerprint,
-            recipient=self.bank.id,
-            recipient_fingerprint=self.bank.fingerprint,
+            recipient=self.recipient.id,
+            recipient_fingerprint=self.recipient.fingerprint,
         )
         reply_key = os.urandom(REPLY_KEY_BYTES)
         signed = compose(
             identity or self.key_file.identity,
-            replace(envelope, **inside),
+            replace(envelope, id=id_inside or envelope.id, **inside),
             purpose=purpose,
             content=content,
             issued_at=issued,
             expires_at=issued + lifetime_ms,
             reply_key=reply_key,
         )
-        return Message(signed, reply_key, envelope)
+        return Message(signed, reply_key, envelope, issued + lifetime_ms)
 
     async def send(self, message: Message, *, suite: Suite = Suite.HYBRID) -> Answer | Code:
-        """Send a message to the bank and return what it answers."""
-        return await self.send_body(message, message.sealed(self.bank.encryption_key(suite)))
+        """Send a message and return what the recipient answers."""
+        return await self.send_body(message, message.sealed(self.recipient.encryption_key(suite)))
 
     async def send_body(self, message: Message, body: str) -> Answer | Code:
         """The same with a body that is whatever the test makes of it."""
@@ -131,30 +136,36 @@ class Signer:
 
     async def post(self, message: Message, body: str | None = None) -> None:
         """Send it and don't wait."""
-        sealed = body or message.sealed(self.bank.encryption_key(Suite.HYBRID))
-        await self.peer.post(self.bank.id, kind=Kind.REQUEST, body=sealed, id=message.envelope.id)
+        sealed = body or message.sealed(self.recipient.encryption_key(Suite.HYBRID))
+        await self.peer.post(
+            self.recipient.id, kind=Kind.REQUEST, body=sealed, id=message.envelope.id
+        )
 
     async def answer_to(self, message: Message) -> Answer | Code:
-        """Wait for the bank's answer."""
+        """Wait for the answer."""
         while True:
             delivered = await self.peer.take()
             if delivered.re == message.envelope.id:
-                assert (delivered.sender, delivered.kind) == (self.bank.id, Kind.REPLY)
+                assert (delivered.sender, delivered.kind) == (self.recipient.id, Kind.REPLY)
                 return message.read(unb64u(delivered.body))
 
     async def place(self, content: msgspec.Struct, **changes: Any) -> Answer | Code:
         """Sign and send an order."""
         return await self.send(self.order(content, **changes))
 
+    async def say(self, text: str) -> Answer | Code:
+        """Sign and send a text to a person."""
+        return await self.send(self.message(TextMessage(text), purpose=TEXT_PURPOSE))
+
     async def ask(self, content: msgspec.Struct, **changes: Any) -> Answer | Code:
         """Sign and send a question."""
         return await self.send(self.query(content, **changes))
 
     def receipt(self, answer: Answer | Code) -> Receipt:
-        """The receipt in an answer, its signature checked."""
+        """The receipt in the bank's answer, its signature checked."""
         assert isinstance(answer, Answer), answer
         assert answer.receipt is not None, answer
-        return open_receipt(answer.receipt, self.bank.identity_key)
+        return open_receipt(answer.receipt, self.recipient.identity_key)
 
     async def still_served(self) -> None:
         """Check that this connection goes on, and that the bank answers on it."""
@@ -166,7 +177,7 @@ class Signer:
 
 
 @asynccontextmanager
-async def signer(url: str, key_file: KeyFile, bank: Bundle) -> AsyncIterator[Signer]:
+async def signer(url: str, key_file: KeyFile, recipient: Bundle) -> AsyncIterator[Signer]:
     """Register at the relay for as long as the block lasts."""
     async with await join(url, relay_identity(key_file)) as peer:
-        yield Signer(key_file, bank, peer)
+        yield Signer(key_file, recipient, peer)

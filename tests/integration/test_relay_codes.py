@@ -16,7 +16,7 @@ from asgiref.sync import sync_to_async
 
 from protocol import limits
 from protocol.encoding import b64u
-from protocol.errors import RELAY_CODES, RETRY, Code
+from protocol.errors import RETRY, Code
 from protocol.frames import (
     Ack,
     Challenge,
@@ -79,6 +79,7 @@ def server(start: Start) -> RunningServer:
 # --- The frame ------------------------------------------------------------------------------
 
 
+@pytest.mark.provokes("bad_frame")
 @pytest.mark.parametrize(
     "message",
     [
@@ -106,6 +107,7 @@ async def test_bad_frame(server: RunningServer, message: str | bytes) -> None:
         assert await rows() == before
 
 
+@pytest.mark.provokes("bad_frame")
 async def test_bad_frame_too_often(server: RunningServer) -> None:
     async with await join(server.relay_url, identity("ada")) as ada:
         for _ in range(9):
@@ -116,6 +118,7 @@ async def test_bad_frame_too_often(server: RunningServer) -> None:
     await process_lives(server)
 
 
+@pytest.mark.provokes("bad_frame")
 @pytest.mark.parametrize("change", [{"re": new_id()}, {"kind": Kind.REPLY}])
 async def test_bad_frame_where_a_request_answers_or_a_reply_does_not(
     server: RunningServer, change: dict[str, Any]
@@ -125,6 +128,7 @@ async def test_bad_frame_where_a_request_answers_or_a_reply_does_not(
         await refused(ada, Code.BAD_FRAME, None)
 
 
+@pytest.mark.provokes("frame_too_large")
 @pytest.mark.parametrize("size", [limits.FRAME_BYTES_MAX + 1, 260_000])
 async def test_frame_too_large(server: RunningServer, size: int) -> None:
     async with await join(server.relay_url, identity("ada")) as ada:
@@ -138,6 +142,7 @@ async def test_frame_too_large(server: RunningServer, size: int) -> None:
 # --- Coming in ------------------------------------------------------------------------------
 
 
+@pytest.mark.provokes("unsupported_version")
 @pytest.mark.parametrize("subprotocol", [None, "tellerwire.v2"])
 async def test_unsupported_version_by_subprotocol(
     server: RunningServer, subprotocol: str | None
@@ -147,6 +152,7 @@ async def test_unsupported_version_by_subprotocol(
     await process_lives(server)
 
 
+@pytest.mark.provokes("unsupported_version")
 async def test_unsupported_version_by_registration(server: RunningServer) -> None:
     async with await dial(server.relay_url) as peer:
         await peer.ask_registration(identity("ada"), version=2)
@@ -154,6 +160,7 @@ async def test_unsupported_version_by_registration(server: RunningServer) -> Non
     assert await rows() == (0, 0)
 
 
+@pytest.mark.provokes("origin_refused")
 @pytest.mark.parametrize(
     "origin",
     ["https://evil.example", "null", "http://bank.example", "https://bank.example.evil.com"],
@@ -170,6 +177,7 @@ async def test_an_allowed_origin_comes_in(server: RunningServer) -> None:
         await peer.still_works()
 
 
+@pytest.mark.provokes("registration_required")
 async def test_registration_required(server: RunningServer) -> None:
     async with await dial(server.relay_url) as peer:
         await peer.expect(Challenge)
@@ -186,6 +194,7 @@ async def test_registration_required(server: RunningServer) -> None:
         await peer.still_works()
 
 
+@pytest.mark.provokes("registration_timeout")
 async def test_registration_timeout(start: Start) -> None:
     server = start(relay={"REGISTRATION_SECONDS": 0.5})
     async with await dial(server.relay_url) as peer:
@@ -205,6 +214,7 @@ def _wrong_proofs() -> dict[str, dict[str, Any]]:
     }
 
 
+@pytest.mark.provokes("proof_refused")
 @pytest.mark.parametrize("wrong", _wrong_proofs())
 async def test_proof_refused(server: RunningServer, wrong: str) -> None:
     async with await dial(server.relay_url) as peer:
@@ -213,6 +223,7 @@ async def test_proof_refused(server: RunningServer, wrong: str) -> None:
     assert await rows() == (0, 0)
 
 
+@pytest.mark.provokes("proof_refused")
 async def test_proof_refused_for_a_challenge_of_another_connection(server: RunningServer) -> None:
     async with await dial(server.relay_url) as one, await dial(server.relay_url) as other:
         other.challenge = await one.expect(Challenge)
@@ -221,6 +232,7 @@ async def test_proof_refused_for_a_challenge_of_another_connection(server: Runni
     assert await rows() == (0, 0)
 
 
+@pytest.mark.provokes("proof_refused")
 async def test_proof_refused_for_a_service_that_is_none(server: RunningServer) -> None:
     async with await dial(server.relay_url) as peer:
         await peer.ask_registration(identity("ada"), Role.SERVICE)
@@ -228,6 +240,7 @@ async def test_proof_refused_for_a_service_that_is_none(server: RunningServer) -
     assert await rows() == (0, 0)
 
 
+@pytest.mark.provokes("proof_refused")
 async def test_proof_refused_where_registration_is_closed(start: Start) -> None:
     server = start(relay={"REGISTRATION": "closed"})
     ada = identity("ada")
@@ -240,6 +253,7 @@ async def test_proof_refused_where_registration_is_closed(start: Start) -> None:
         await peer.still_works()
 
 
+@pytest.mark.provokes("id_taken")
 @pytest.mark.parametrize("claimed", ["ada", "ADA"])
 async def test_id_taken(server: RunningServer, claimed: str) -> None:
     url = server.relay_url
@@ -252,6 +266,7 @@ async def test_id_taken(server: RunningServer, claimed: str) -> None:
     assert await rows() == (1, 0)
 
 
+@pytest.mark.provokes("id_taken")
 async def test_id_taken_for_a_successor_whom_the_old_key_did_not_sign(
     server: RunningServer,
 ) -> None:
@@ -271,6 +286,7 @@ async def test_id_taken_for_a_successor_whom_the_old_key_did_not_sign(
         await refused_for_good(old, Code.ID_TAKEN)
 
 
+@pytest.mark.provokes("id_taken")
 async def test_id_taken_where_the_fingerprint_is_pinned(start: Start) -> None:
     bank = identity("bank")
     squatter = identity("bank")
@@ -292,6 +308,7 @@ async def test_id_taken_where_the_fingerprint_is_pinned(start: Start) -> None:
         await refused_for_good(peer, Code.ID_TAKEN)
 
 
+@pytest.mark.provokes("weak_key")
 async def test_weak_key(server: RunningServer) -> None:
     ada = identity("ada")
     raw = ada.bundle.signed.bundle
@@ -311,6 +328,7 @@ def _with_identity_key(bundle: str, key: bytes) -> str:
     return b64u(json.dumps(members).encode())
 
 
+@pytest.mark.provokes("bad_bundle")
 async def test_bad_bundle(server: RunningServer) -> None:
     ada = identity("ada")
     wrong = SignedBundle(ada.bundle.signed.bundle, b64u(os.urandom(64)))
@@ -322,6 +340,7 @@ async def test_bad_bundle(server: RunningServer) -> None:
     assert await rows() == (0, 0)
 
 
+@pytest.mark.provokes("bad_bundle")
 async def test_bad_bundle_of_an_old_generation(server: RunningServer) -> None:
     ada = identity("ada")
     async with await join(server.relay_url, ada.next(generation=5)) as peer:
@@ -343,6 +362,7 @@ async def test_bad_bundle_of_an_old_generation(server: RunningServer) -> None:
         await refused_for_good(old, Code.BAD_BUNDLE)
 
 
+@pytest.mark.provokes("revoked")
 async def test_revoked(server: RunningServer) -> None:
     ada = identity("ada")
     async with await join(server.relay_url, ada) as peer:
@@ -374,6 +394,7 @@ async def test_a_released_id_is_the_next_keys(server: RunningServer) -> None:
 # --- Sending --------------------------------------------------------------------------------
 
 
+@pytest.mark.provokes("unknown_recipient")
 async def test_unknown_recipient(server: RunningServer) -> None:
     async with await join(server.relay_url, identity("ada")) as ada:
         for ttl_ms in (0, 60_000):
@@ -386,6 +407,7 @@ async def test_unknown_recipient(server: RunningServer) -> None:
     assert await rows() == (1, 0)
 
 
+@pytest.mark.provokes("ambiguous_name")
 async def test_ambiguous_name(server: RunningServer) -> None:
     url = server.relay_url
     async with (
@@ -402,6 +424,7 @@ async def test_ambiguous_name(server: RunningServer) -> None:
             assert found.bundles == [ada.identity.bundle.signed] if ada.identity else None
 
 
+@pytest.mark.provokes("recipient_absent")
 async def test_recipient_absent(server: RunningServer) -> None:
     async with await join(server.relay_url, identity("ben")):
         pass
@@ -411,6 +434,7 @@ async def test_recipient_absent(server: RunningServer) -> None:
     assert await rows() == (2, 0)
 
 
+@pytest.mark.provokes("peer_gone")
 async def test_peer_gone(server: RunningServer) -> None:
     async with await join(server.relay_url, identity("ada")) as ada:
         async with await join(server.relay_url, identity("ben")) as ben:
@@ -422,6 +446,7 @@ async def test_peer_gone(server: RunningServer) -> None:
     assert await rows() == (2, 0)
 
 
+@pytest.mark.provokes("expired")
 async def test_expired(server: RunningServer) -> None:
     async with await join(server.relay_url, identity("ben")):
         pass
@@ -441,6 +466,7 @@ async def test_expired(server: RunningServer) -> None:
         assert await peer.silent()
 
 
+@pytest.mark.provokes("rate_limited")
 async def test_rate_limited(start: Start) -> None:
     server = start(relay={"SENDS_PER_SECOND": 1, "SENDS_BURST": 5})
     async with await join(server.relay_url, identity("ada")) as ada:
@@ -455,6 +481,7 @@ async def test_rate_limited(start: Start) -> None:
         await ada.still_works()
 
 
+@pytest.mark.provokes("rate_limited")
 async def test_rate_limited_registrations(start: Start) -> None:
     server = start(relay={"REGISTRATIONS_PER_SECOND": 1})
     async with await join(server.relay_url, identity("ada")) as ada:
@@ -467,6 +494,7 @@ async def test_rate_limited_registrations(start: Start) -> None:
     assert await rows() == (1, 0)
 
 
+@pytest.mark.provokes("overloaded")
 async def test_overloaded_by_a_full_window(start: Start) -> None:
     server = start(relay={"IN_FLIGHT_MAX": 2})
     url = server.relay_url
@@ -482,6 +510,7 @@ async def test_overloaded_by_a_full_window(start: Start) -> None:
         assert sent not in taken
 
 
+@pytest.mark.provokes("overloaded")
 @pytest.mark.parametrize("bounds", [{"CONNECTIONS_MAX": 1}, {"CONNECTIONS_PER_CLIENT_MAX": 1}])
 async def test_overloaded_by_connections(start: Start, bounds: dict[str, int]) -> None:
     server = start(relay=bounds)
@@ -494,6 +523,7 @@ async def test_overloaded_by_connections(start: Start, bounds: dict[str, int]) -
         await peer.still_works()
 
 
+@pytest.mark.provokes("mailbox_full")
 @pytest.mark.parametrize("bounds", [{"MAILBOX_MESSAGES_MAX": 2}, {"MAILBOX_BYTES_MAX": 120}])
 async def test_mailbox_full(start: Start, bounds: dict[str, int]) -> None:
     server = start(relay=bounds)
@@ -515,6 +545,7 @@ async def test_mailbox_full(start: Start, bounds: dict[str, int]) -> None:
         assert (await ada.status()).state is State.QUEUED
 
 
+@pytest.mark.provokes("slow_consumer")
 async def test_slow_consumer_that_does_not_acknowledge(start: Start) -> None:
     server = start(relay={"ACK_SECONDS": 0.5})
     url = server.relay_url
@@ -530,6 +561,7 @@ async def test_slow_consumer_that_does_not_acknowledge(start: Start) -> None:
             assert (redelivered.id, redelivered.attempt) == (delivered.id, 2)
 
 
+@pytest.mark.provokes("draining")
 async def test_draining(start: Start) -> None:
     server = start(relay={"DRAIN_SECONDS": 2})
     url = server.relay_url
@@ -548,13 +580,3 @@ async def test_draining(start: Start) -> None:
     assert server.wait() in (0, -signal.SIGTERM)
     stored = [str(row.message_id) async for row in Mail.objects.all()]
     assert stored == [held]
-
-
-def test_every_code_of_the_relay_is_provoked_here() -> None:
-    provoked = {name.removeprefix("test_") for name in globals() if name.startswith("test_")}
-    missing = [
-        code.value
-        for code in RELAY_CODES
-        if not any(name.startswith(code.value) for name in provoked)
-    ]
-    assert missing == []
