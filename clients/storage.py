@@ -155,7 +155,7 @@ class StateDirectory:
         """
         records = []
         for path in sorted(self.outbox.glob("*.json")):
-            if (self.receipts / path.name).exists():
+            if self._has_whole_receipt(path.name):
                 # It ended, and the power went out before its name was gone from the outbox.
                 path.unlink(missing_ok=True)
                 continue
@@ -170,9 +170,22 @@ class StateDirectory:
         return [record for record in found if record is not None]
 
     def order(self, order_id: str) -> OrderRecord | None:
-        """Return one order, ended or not; None if there is none here with this id."""
-        ended = _read_order(self.receipt_file(order_id))
-        return ended or _read_order(self._outbox_file(order_id))
+        """Return one order, ended or not; None if there is none here with this id.
+
+        :raises StorageError: what there is of it is damaged.
+        """
+        waiting = _read_order(self._outbox_file(order_id))
+        receipt = self.receipt_file(order_id)
+        if waiting is not None and not self._has_whole_receipt(receipt.name):
+            return waiting
+        return _read_order(receipt)
+
+    def _has_whole_receipt(self, name: str) -> bool:
+        """Whether an order has ended: half a receipt counts for nothing, the bank has another."""
+        try:
+            return _read_order(self.receipts / name) is not None
+        except StorageError:
+            return False
 
     # --- Messages that wait to be shown ---
 
