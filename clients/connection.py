@@ -30,7 +30,7 @@ from protocol.client_events import (
 )
 from protocol.client_protocol import ClientProtocol
 from protocol.errors import RETRY, RelayError, Retry
-from protocol.frames import Challenge, Welcome, decode_relay_frame, encode
+from protocol.frames import Ack, Challenge, ClientFrame, Welcome, decode_relay_frame, encode
 
 __all__ = ["Clock", "Connection", "system_clock"]
 
@@ -43,6 +43,8 @@ DRAIN_SECONDS: Final = 2.0
 STEADY_SECONDS: Final = 5.0
 """A connection that lasted this long was a good one: the next pause begins small again."""
 OUTGOING_FRAMES_MAX: Final = 8_192
+ACK_SECONDS: Final = 0.001
+"""How long an acknowledgement waits at the most for other frames to go with."""
 
 _log = logging.getLogger("tellerwire.client")
 
@@ -74,6 +76,8 @@ class Connection:
         self._clock = clock
         self._jitter = jitter
         self._outgoing: deque[str] = deque()
+        self._acks: deque[str] = deque()
+        self._ack_timer: asyncio.TimerHandle | None = None
         self._writable = asyncio.Event()
         self._stop = asyncio.Event()
         self._fatal: ClientError | None = None
@@ -98,8 +102,9 @@ class Connection:
         try:
             await self._stay_connected()
         finally:
-            if self._alarm is not None:
-                self._alarm.cancel()
+            for timer in (self._alarm, self._ack_timer):
+                if timer is not None:
+                    timer.cancel()
 
     async def _stay_connected(self) -> None:
         attempts = 0
@@ -125,7 +130,7 @@ class Connection:
         """Carry out what the state machine wants."""
         for event in events:
             if isinstance(event, Transmit):
-                self._enqueue(encode(event.frame))
+                self._enqueue(event.frame)
             else:
                 self._take(event)
         self._set_alarm()
@@ -173,6 +178,7 @@ class Connection:
         transport = await open_transport(self._url)
         self._transport = transport
         self._outgoing.clear()
+        self._acks.clear()
         self._protocol.connected(os.urandom(limits.NONCE_BYTES))
         loop = asyncio.get_running_loop()
         watchdog = loop.call_later(REGISTRATION_SECONDS, self._check_registered, transport)
@@ -225,19 +231,33 @@ class Connection:
         while True:
             while self._outgoing:
                 await transport.send(self._outgoing.popleft())
+            while self._acks and not self._outgoing:
+                await transport.send(self._acks.popleft())
+            if self._outgoing:
+                continue
             if self._stop.is_set():
                 return
             self._writable.clear()
             await self._writable.wait()
 
-    def _enqueue(self, text: str) -> None:
+    def _enqueue(self, frame: ClientFrame) -> None:
         if self._transport is None:
             return
-        if len(self._outgoing) >= OUTGOING_FRAMES_MAX:
+        if len(self._outgoing) + len(self._acks) >= OUTGOING_FRAMES_MAX:
             # The relay doesn't read: whatever is lost here is sent again on the next connection.
             self._hang_up(self._transport)
-            return
-        self._outgoing.append(text)
+        elif isinstance(frame, Ack):
+            # Nobody waits for an acknowledgement: it goes after what somebody does wait for.
+            self._acks.append(encode(frame))
+            if self._ack_timer is None:
+                loop = asyncio.get_running_loop()
+                self._ack_timer = loop.call_later(ACK_SECONDS, self._flush_acks)
+        else:
+            self._outgoing.append(encode(frame))
+            self._writable.set()
+
+    def _flush_acks(self) -> None:
+        self._ack_timer = None
         self._writable.set()
 
     async def _pause(self, pause_ms: int) -> None:

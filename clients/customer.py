@@ -47,6 +47,7 @@ from protocol.errors import Code
 from protocol.keys import Bundle
 from protocol.sealing import (
     REPLY_KEY_BYTES,
+    Envelope,
     compose,
 )
 
@@ -54,6 +55,10 @@ __all__ = ["BankPin", "Customer", "OrderResult", "OrderState"]
 
 ORDER_LIFETIME_MS: Final = 3_600_000
 """How long an order may still be booked after it was signed."""
+
+
+ARCHIVE_SECONDS: Final = 0.05
+"""How long receipts gather before they are written; until then their orders are in the outbox."""
 
 
 class OrderState(StrEnum):
@@ -100,7 +105,10 @@ class Customer:
         self.bank = bank
         self._state = state
         self._policy = policy
+        # A hash over the key; every message needs it, and the identity never changes.
+        self._fingerprint = client.key_file.fingerprint
         self._writer = DurableWriter()
+        self._archive = DurableWriter(ARCHIVE_SECONDS)
         self._unsaved: set[asyncio.Future[None]] = set()
 
     # --- Orders ---
@@ -120,8 +128,13 @@ class Customer:
             was not sent, and stays in the outbox.
         """
         record = self._sign(order, lifetime_ms)
-        await self._writer.put(self._state.put_order(record))
-        return await self.finish(record, policy)
+        outgoing = self._outgoing(record)
+        kept = self._writer.put(self._state.put_order(record))
+        bank = self._client.peers.known(self.bank.id, self._client.clock())
+        if bank is not None:
+            outgoing.prepare(bank)  # while the disk works
+        await kept
+        return await self._send(record, outgoing, policy or self._policy)
 
     async def finish(self, record: OrderRecord, policy: RetryPolicy | None = None) -> OrderResult:
         """Send an order of the outbox, or one that has ended, again: the same bytes.
@@ -140,7 +153,6 @@ class Customer:
         return result, outgoing.signed_receipt == record.receipt
 
     def _outgoing(self, record: OrderRecord) -> OutgoingOrder:
-        own = self._client.key_file
         if (record.bank, record.bank_fingerprint) != (self.bank.id, self.bank.fingerprint.hex()):
             raise RefusedError(
                 Code.PEER_KEY_CHANGED,
@@ -148,13 +160,17 @@ class Customer:
                 f"{record.bank_fingerprint}; configure that one to finish it",
                 proven=True,
             )
-        if record.person_fingerprint != own.fingerprint.hex():
+        if record.person_fingerprint != self._fingerprint.hex():
             raise RefusedError(
                 Code.NOT_AUTHENTIC,
                 f"order {record.order_id} was signed with another key than the one in use",
                 proven=True,
             )
-        return OutgoingOrder(own, self.bank, record)
+        return OutgoingOrder(self._client.key_file, self.bank, record, self._fingerprint)
+
+    def _envelope(self, message_id: str) -> Envelope:
+        own = self._client.key_file
+        return envelope_to(self.bank, message_id, own.client_id, self._fingerprint)
 
     def _sign(self, order: Order, lifetime_ms: int) -> OrderRecord:
         own, now = self._client.key_file, self._client.clock()
@@ -162,7 +178,7 @@ class Customer:
         reply_key = self._client.random_bytes(REPLY_KEY_BYTES)
         signed = compose(
             own.identity,
-            envelope_to(order_id, own, self.bank),
+            self._envelope(order_id),
             purpose=ORDER_PURPOSE,
             content=order,
             issued_at=now,
@@ -172,7 +188,7 @@ class Customer:
         return OrderRecord(
             order_id=order_id,
             person=own.client_id,
-            person_fingerprint=own.fingerprint.hex(),
+            person_fingerprint=self._fingerprint.hex(),
             bank=self.bank.id,
             bank_fingerprint=self.bank.fingerprint.hex(),
             operation=operation_of(order),
@@ -222,7 +238,7 @@ class Customer:
         """
         if record.has_ended:
             return
-        saved = self._writer.put(self._state.put_ended(msgspec.structs.replace(record, **changes)))
+        saved = self._archive.put(self._state.put_ended(msgspec.structs.replace(record, **changes)))
         self._unsaved.add(saved)
         saved.add_done_callback(self._note_saved)
 
@@ -235,7 +251,7 @@ class Customer:
 
         :raises StorageError: one could not be written; its order stays in the outbox.
         """
-        await self._writer.flush()
+        await self._archive.flush()
         unsaved, self._unsaved = self._unsaved, set()
         failures = [saved.exception() for saved in unsaved if saved.exception() is not None]
         if failures:
@@ -248,7 +264,7 @@ class Customer:
         record = self._state.order(order_id)
         if record is None or record.has_ended or bank is None:
             return
-        outgoing = OutgoingOrder(self._client.key_file, self.bank, record)
+        outgoing = self._outgoing(record)
         outgoing.bundle = bank
         outgoing.judge(body)
         if outgoing.receipt is not None or outgoing.certain_no is not None:
@@ -274,7 +290,7 @@ class Customer:
         expires_at = now + policy.patience_ms
         signed = compose(
             own.identity,
-            envelope_to(message_id, own, self.bank),
+            self._envelope(message_id),
             purpose=QUERY_PURPOSE,
             content=query,
             issued_at=now,
@@ -284,7 +300,7 @@ class Customer:
         outgoing = OutgoingQuery(
             own,
             self.bank,
-            message_id,
+            self._envelope(message_id),
             signed=signed,
             reply_key=reply_key,
             expires_at=expires_at,

@@ -107,12 +107,13 @@ def check_receipt(signed: SignedReceipt, record: OrderRecord, bank: Bundle) -> R
 
     :raises EndToEndError: ``not_authentic``: it isn't signed by this bank, or is of another order.
     """
-    if bank.fingerprint.hex() != record.bank_fingerprint or bank.id != record.bank:
+    fingerprint = bank.fingerprint
+    if fingerprint.hex() != record.bank_fingerprint or bank.id != record.bank:
         raise EndToEndError(Code.NOT_AUTHENTIC, "the bundle is not that of the order's bank")
     receipt = open_receipt(signed, bank.identity_key)
     claims = {
         "bank": (receipt.bank, record.bank),
-        "bank_fingerprint": (receipt.bank_fingerprint, b64u(bank.fingerprint)),
+        "bank_fingerprint": (receipt.bank_fingerprint, b64u(fingerprint)),
         "order_id": (receipt.order_id, record.order_id),
         "person": (receipt.person, record.person),
         "evidence_hash": (receipt.evidence_hash, b64u(record.signed.hash)),
@@ -132,27 +133,35 @@ class SealedToBank:
         self,
         own: KeyFile,
         bank: BankPin,
-        message_id: str,
+        envelope: Envelope,
         *,
         signed: SignedMessage,
         reply_key: bytes,
         expires_at: int,
     ) -> None:
-        self.id = message_id
+        self.id = envelope.id
         self.to = bank.id
         self._own = own
-        self._bank = bank
+        self._envelope = envelope
         self._signed = signed
         self._reply_key = reply_key
         self._expires_at = expires_at
         self.bundle: Bundle | None = None
         self.stage = Stage.WAITING
+        self._ready: bytes | None = None
+
+    def prepare(self, recipient: Bundle) -> None:
+        """Seal ahead of time, while something else has to be waited for."""
+        self._ready = self.wrap(recipient)
 
     def wrap(self, recipient: Bundle) -> bytes:
         """Seal the same signed bytes to the bank's current key."""
+        ready, self._ready = self._ready, None
+        if ready is not None and self.bundle is recipient:
+            return ready
         self.bundle = recipient
-        envelope = envelope_to(self.id, self._own, self._bank)
-        return seal(self._signed, self._reply_key, envelope, key_for(recipient, self._own))
+        key = key_for(recipient, self._own)
+        return seal(self._signed, self._reply_key, self._envelope, key)
 
     def ttl_ms(self, now: int) -> int:
         """Wait for the bank as long as the message is good."""
@@ -182,11 +191,13 @@ class SealedToBank:
 class OutgoingOrder(SealedToBank):
     """An order on its way; what ended it is kept here."""
 
-    def __init__(self, own: KeyFile, bank: BankPin, record: OrderRecord) -> None:
+    def __init__(
+        self, own: KeyFile, bank: BankPin, record: OrderRecord, own_fingerprint: bytes
+    ) -> None:
         super().__init__(
             own,
             bank,
-            record.order_id,
+            envelope_to(bank, record.order_id, own.client_id, own_fingerprint),
             signed=record.signed,
             reply_key=unb64u(record.reply_key),
             expires_at=record.expires_at,
@@ -230,13 +241,13 @@ class OutgoingQuery(SealedToBank):
         return Answered()
 
 
-def envelope_to(message_id: str, own: KeyFile, bank: BankPin) -> Envelope:
+def envelope_to(bank: BankPin, message_id: str, sender: str, sender_fingerprint: bytes) -> Envelope:
     """Return what is outside the seal of a message to the bank."""
     return Envelope(
         id=message_id,
         re=None,
-        sender=own.client_id,
-        sender_fingerprint=own.fingerprint,
+        sender=sender,
+        sender_fingerprint=sender_fingerprint,
         recipient=bank.id,
         recipient_fingerprint=bank.fingerprint,
     )

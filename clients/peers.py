@@ -90,6 +90,7 @@ class Peers:
     ) -> None:
         self._pins: Pins = pins if pins is not None else MemoryPins()
         self._configured = dict(configured or {})
+        self._fitting: dict[str, Bundle] = {}
 
     def known(self, peer_id: str, now: int) -> Bundle | None:
         """Return the bundle to use for a peer without asking the relay; None to ask.
@@ -181,7 +182,12 @@ class Peers:
 
     def _fits_configuration(self, bundle: Bundle) -> bool:
         wanted = self._configured.get(bundle.id)
-        return wanted is None or bundle.fingerprint == wanted
+        if wanted is None or self._fitting.get(bundle.id) is bundle:
+            return True
+        if bundle.fingerprint != wanted:
+            return False
+        self._fitting[bundle.id] = bundle
+        return True
 
 
 def _changed(old: Bundle, new: Bundle) -> PeerKeyChangedError:

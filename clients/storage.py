@@ -247,45 +247,70 @@ def read_order(data: bytes, path: Path) -> OrderRecord:
 
 
 class DurableWriter:
-    """Writes files in a thread, as many at once as have gathered: one flush serves them all."""
+    """Writes files in a thread, as many at once as have gathered: one flush serves them all.
 
-    def __init__(self, write: Callable[[list[Put]], None] = put_all) -> None:
+    :param gather_seconds: how long to let files gather; 0 begins at once if nothing is being
+        written, and what comes meanwhile is the next batch.
+    """
+
+    def __init__(
+        self, gather_seconds: float = 0.0, write: Callable[[list[Put]], None] = put_all
+    ) -> None:
+        self._gather_seconds = gather_seconds
         self._write = write
         self._waiting: list[tuple[Put, asyncio.Future[None]]] = []
-        self._task: asyncio.Task[None] | None = None
+        self._running: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
     def put(self, put: Put) -> asyncio.Future[None]:
         """Write a file; the future is done once it is safe.
 
         It raises :class:`StorageError` if the disk doesn't take it.
         """
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
         self._waiting.append((put, done))
-        if self._task is None:
-            self._task = asyncio.create_task(self._run())
+        if self._running is None and self._timer is None:
+            if self._gather_seconds:
+                self._timer = loop.call_later(self._gather_seconds, self._start)
+            else:
+                self._start()
         return done
 
     async def flush(self) -> None:
         """Wait until everything that was handed over is safe, or has failed."""
-        while self._task is not None:
-            await asyncio.wait({self._task})
+        while self._running is not None or self._waiting:
+            if self._running is None:
+                self._start()
+            elif not self._running.done():
+                await asyncio.wait({self._running})
+            else:
+                await asyncio.sleep(0)
 
-    async def _run(self) -> None:
-        try:
-            while self._waiting:
-                batch, self._waiting = self._waiting, []
-                await self._write_batch(batch)
-        finally:
-            self._task = None
+    def _start(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._running is not None or not self._waiting:
+            return
+        batch, self._waiting = self._waiting, []
+        loop = asyncio.get_running_loop()
+        puts = [put for put, _ in batch]
+        self._running = loop.run_in_executor(None, self._write, puts)
+        self._running.add_done_callback(lambda running: self._finish(batch, running))
 
-    async def _write_batch(self, batch: list[tuple[Put, asyncio.Future[None]]]) -> None:
-        try:
-            await asyncio.to_thread(self._write, [put for put, _ in batch])
-        except StorageError as error:
-            for _, done in batch:
-                if not done.done():
-                    done.set_exception(error)
-        else:
-            for _, done in batch:
-                if not done.done():
-                    done.set_result(None)
+    def _finish(
+        self, batch: list[tuple[Put, asyncio.Future[None]]], running: asyncio.Future[None]
+    ) -> None:
+        self._running = None
+        error = None if running.cancelled() else running.exception()
+        for _, done in batch:
+            if done.done():
+                continue
+            if running.cancelled():
+                done.cancel()
+            elif error is not None:
+                done.set_exception(error)
+            else:
+                done.set_result(None)
+        self._start()

@@ -11,6 +11,7 @@ from typing import TypeVar
 import typer
 
 from clients.display import Display
+from clients.event_loop import run as run_loop
 from clients.outcomes import ExitStatus
 from clients.session import Session, Setup, connect
 from clients.storage import StateDirectory, StoredMessage
@@ -35,7 +36,7 @@ def talk(setup: Setup, display: Display, conversation: Callable[[Session], Await
         async with connected(setup, display, show=False) as session:
             return await conversation(session)
 
-    return asyncio.run(run())
+    return run_loop(run())
 
 
 @contextlib.asynccontextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import getpass
 import os
 import sys
@@ -25,6 +24,7 @@ from clients.commands.options import (
 from clients.connection import system_clock
 from clients.display import Display
 from clients.errors import ClientError, RefusedError, UsageError
+from clients.event_loop import run as run_loop
 from clients.files import put_private
 from clients.memory import PinsOnDisk
 from clients.session import Session, Setup, peers_of
@@ -226,7 +226,7 @@ def rotate(
     if offline:
         return
     try:
-        asyncio.run(_register(setup_of(common, config), display))
+        run_loop(_register(setup_of(common, config), display))
     except ClientError as error:
         display.warn(f"the relay doesn't know them yet, the next connection tells it: {error}")
     else:
@@ -282,7 +282,7 @@ def trust(
         peers.confirm(pin.bundle)
         display.say(f"kept the key with {format_fingerprint(pin.bundle.fingerprint)}")
         return
-    offered = asyncio.run(_offered(setup, display, peer))
+    offered = run_loop(_offered(setup, display, peer))
     known = pin.bundle if pin is not None else None
     _say_keys(display, setup, known, offered)
     if known is not None and known.identity_key == offered.identity_key:

@@ -20,6 +20,7 @@ from clients.commands.options import Common, setup_of, with_common_options
 from clients.config import Config, load_config
 from clients.display import Display
 from clients.errors import UsageError
+from clients.event_loop import run as run_loop
 from clients.outcomes import ExitStatus, status_of, text_text
 from clients.script import Script
 from clients.session import Session, Setup
@@ -59,7 +60,7 @@ def run(
     config = load_config(path)
     setup = setup_of(common, config)
     display = Display(as_json=json_lines)
-    end_with(asyncio.run(_run_script(setup, config, display, started, stay=not once)))
+    end_with(run_loop(_run_script(setup, config, display, started, stay=not once)))
 
 
 async def _run_script(
@@ -135,7 +136,7 @@ def listen(
     Example: python -m clients.person listen --config ben.json
     """
     setup = setup_of(common)
-    asyncio.run(_listen(setup, Display(as_json=json_lines), seconds))
+    run_loop(_listen(setup, Display(as_json=json_lines), seconds))
 
 
 async def _listen(setup: Setup, display: Display, seconds: float | None) -> None:
