@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from django.core.management import call_command
 from django.db import ProgrammingError, connection
 
 from tests.bank.orders import SmallBank, balances, book_one, small_bank, transfer, withdraw
@@ -69,6 +70,11 @@ def test_the_role_can_run_the_bank(bank: SmallBank) -> None:
         "account2": 1000,
         "account3": 1000,
     }
+
+
+def test_a_restart_of_the_deployment_migrates_nothing(bank: SmallBank) -> None:
+    with _as_bank():
+        call_command("migrate", database="default", verbosity=0)
 
 
 @pytest.mark.parametrize(
