@@ -6,6 +6,7 @@ Every function here reads or writes the database and runs in the database thread
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 
 import msgspec
@@ -16,7 +17,7 @@ from django.utils import timezone
 from protocol import limits
 from protocol.errors import Code, RelayError
 from protocol.frames import Role
-from protocol.identifiers import is_name_query, name_key, name_keys
+from protocol.identifiers import CLIENT_ID_PATTERN, is_name_query, name_key, name_keys
 from protocol.keys import Bundle, SignedBundle, check_succession, open_bundle
 from relay.conf import relay_settings
 from relay.database import ALIAS
@@ -105,8 +106,10 @@ def find(query: str) -> list[SignedBundle]:
         key = _digest(name_key(query))
         by_name = known.filter(Q(name_digest=key) | Q(reversed_name_digest=key))
         clients = list(by_name.order_by("id_key")[: limits.CANDIDATES_MAX])
-    else:
+    elif re.match(CLIENT_ID_PATTERN, query):
         clients = list(known.filter(id_key=query.lower()))
+    else:
+        clients = []
     if not clients:
         raise RelayError(Code.UNKNOWN_RECIPIENT, "nobody is known by this id or name")
     if len(clients) > 1:

@@ -190,8 +190,8 @@ class Exchange:
     def fail(self, message: Message, code: Code) -> None:
         """Give a message up."""
         origin = message.origin
-        first_answer = message.attempt == 0 and message.row is None
-        if first_answer and isinstance(origin, Connection):
+        was_delivered = message.attempt > 0 or code is Code.PEER_GONE
+        if not was_delivered and isinstance(origin, Connection):
             origin.refuse(code, answers=message.id)
         else:
             self.report(message, State.FAILED, code)

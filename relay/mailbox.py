@@ -209,7 +209,8 @@ def _store(stores: list[Store], limits: RelayLimits) -> None:
     )
     here = _stored_already(stores)
     usage = _usage(keys)
-    fresh: list[tuple[Store, Mail]] = []
+    placed: list[tuple[Store, Mail]] = []
+    fresh: list[Mail] = []
     for store in stores:
         message = store.message
         row = here.get(message.key)
@@ -220,7 +221,7 @@ def _store(stores: list[Store], limits: RelayLimits) -> None:
             store.outcome = Outcome.RECIPIENT_ABSENT
         elif row is not None:
             _renew(row, message)
-            store.outcome, store.row = Outcome.STORED, row.pk or 0
+            placed.append((store, row))
         elif count >= limits.mailbox_messages_max or (
             size + len(message.body) > limits.mailbox_bytes_max
         ):
@@ -228,11 +229,11 @@ def _store(stores: list[Store], limits: RelayLimits) -> None:
         else:
             here[message.key] = row = _row(message)
             usage[message.recipient_key] = (count + 1, size + len(message.body))
-            store.outcome = Outcome.STORED
-            fresh.append((store, row))
-    Mail.objects.using(ALIAS).bulk_create([row for _, row in fresh])
-    for store, row in fresh:
-        store.row = row.pk
+            fresh.append(row)
+            placed.append((store, row))
+    Mail.objects.using(ALIAS).bulk_create(fresh)
+    for store, row in placed:
+        store.outcome, store.row = Outcome.STORED, row.pk
 
 
 def _stored_already(stores: list[Store]) -> dict[tuple[str, str, str], Mail]:
@@ -250,11 +251,12 @@ def _usage(keys: set[str]) -> dict[str, tuple[int, int]]:
 
 def _renew(row: Mail, message: Message) -> None:
     """Take over what the sender sent again under the same id: it may be sealed to a newer key."""
-    if row.pk is None or (row.body == message.body and row.expires_at >= message.expires_at):
+    if row.body == message.body and row.expires_at >= message.expires_at:
         return
     row.body, row.size = message.body, len(message.body)
     row.expires_at = max(row.expires_at, message.expires_at)
-    row.save(using=ALIAS, update_fields=["body", "size", "expires_at"])
+    if row.pk is not None:  # else it is new in this very batch
+        row.save(using=ALIAS, update_fields=["body", "size", "expires_at"])
 
 
 def _row(message: Message) -> Mail:
