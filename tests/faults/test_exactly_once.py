@@ -13,13 +13,11 @@ import sys
 import time
 from typing import Final
 
-from clients.client import Client
-from clients.orders import OutgoingOrder
-from clients.peers import Peers
-from clients.retry import RetryPolicy
-from clients.storage import OrderRecord, StateDirectory
-from protocol.banking import SignedReceipt
+import msgspec
+
+from clients.storage import OrderRecord
 from tests.faults.cast import NAMES, Cast, plan_for
+from tests.faults.customers import ada
 from tests.faults.plan import random_orders
 from tests.faults.reconciliation import differences, total_of_customers
 from tests.installation import ADA, Installation
@@ -28,7 +26,6 @@ ORDERS: Final = 200
 KILLS_OF_EACH: Final = 4
 KILL_DELAY_SECONDS_MAX: Final = 0.08
 SECOND_VICTIM_CHANCE: Final = 0.3
-PATIENT: Final = RetryPolicy(tries=5, try_ms=20_000)
 
 
 def seed_of_this_run() -> int:
@@ -48,17 +45,14 @@ def rounds_of(source: random.Random) -> list[list[str]]:
     return rounds
 
 
-async def receipts_again(
-    installation: Installation, records: list[OrderRecord]
-) -> dict[str, SignedReceipt | None]:
-    """Send orders that have ended once more, the same bytes, and return the receipts."""
-    keys, bank = installation.keys_of(ADA), installation.bank
-    peers = Peers(configured={bank.id: bank.fingerprint})
-    sent = [OutgoingOrder(keys, bank, record) for record in records]
-    async with Client(keys, installation.relay_url, peers=peers) as client:
-        await client.wait_ready(30)
-        await asyncio.gather(*(client.send(outgoing, PATIENT) for outgoing in sent))
-    return {outgoing.id: outgoing.signed_receipt for outgoing in sent}
+async def receipts_again(installation: Installation, records: list[OrderRecord]) -> None:
+    """Send orders that have ended once more, the same bytes, as if their receipts were lost."""
+    async with ada(installation) as session:
+        without = [
+            msgspec.structs.replace(record, receipt=None, bank_bundle=None) for record in records
+        ]
+        await asyncio.gather(*(session.customer.finish(record) for record in without))
+        await session.customer.flush()
 
 
 def test_every_order_is_booked_once_or_refused_once(installation: Installation) -> None:
@@ -81,9 +75,12 @@ def test_every_order_is_booked_once_or_refused_once(installation: Installation) 
     assert in_flight > 0
     assert differences(ADA, cast.state, orders) == []
     assert total_of_customers() == total
-    records = StateDirectory(cast.state.path).finished()
+    records = cast.state.finished()
     assert len(records) == ORDERS
-    again = asyncio.run(receipts_again(installation, records))
-    assert again == {record.order_id: record.receipt for record in records}
+    for record in records:
+        cast.state.receipt_file(record.order_id).unlink()
+    asyncio.run(receipts_again(installation, records))
+    again = cast.state.finished()
+    assert [record.receipt for record in again] == [record.receipt for record in records]
     assert differences(ADA, cast.state, orders) == []
     installation.verify_ledger()
