@@ -76,7 +76,9 @@ class GroupCommitter:
 
     def _run(self) -> None:
         try:
-            while batch := self._next():
+            while taken := self._next():
+                # From here on nobody can cancel; who did so before has given the order up.
+                batch = [pair for pair in taken if pair[1].set_running_or_notify_cancel()]
                 self._commit(batch)
         finally:
             connections[self._using].close()
