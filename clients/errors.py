@@ -83,7 +83,7 @@ class RelayRenamedError(ClientError):
     def __init__(self, url: str, expected: str, actual: str) -> None:
         super().__init__(
             f"the relay at {url} calls itself {actual!r}, and it was {expected!r} before. If its "
-            f"operator renamed it, confirm with: trust --relay {url}"
+            f"operator renamed it, confirm with: trust --relay-renamed"
         )
         self.url = url
         self.expected = expected

@@ -1,83 +1,16 @@
-"""A relay, a bank and people, for tests of clients."""
+"""Fixtures for tests of clients."""
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import os
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+import sys
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
-from clients.customer import BankPin
-from clients.retry import RetryPolicy
-from clients.service import ServiceClient
-from clients.session import Session, Setup, connect
-from clients.storage import StateDirectory, StoredMessage
-from protocol.errors import Code
-from protocol.keyfile import KeyFile, new_key_file
-from tests.clients.fake_bank import FakeBank
-from tests.clients.fake_relay import FakeRelay, now_ms
-
-
-@functools.cache
-def keys_of(client_id: str, name: str = "Test, Tess") -> KeyFile:
-    """Keys are the same for all tests of a session: making them is what takes time."""
-    last, first = name.split(", ")
-    return new_key_file(client_id, first, last, now=now_ms(), random_bytes=os.urandom)
-
-
-BANK = keys_of("bank", "Bank, Demo")
-ADA = keys_of("ada", "Ärlig, Ada")
-BEN = keys_of("ben", "Beispiel, Ben")
-PATIENT = RetryPolicy(tries=20, try_ms=250)
-
-
-@dataclass
-class Person:
-    """A connected person, and what it was shown."""
-
-    session: Session
-    messages: list[StoredMessage]
-    refused: list[tuple[str, Code, str]]
-
-    @property
-    def state(self) -> StateDirectory:
-        return self.session.state
-
-
-class World:
-    """A relay with a bank and as many people as a test wants."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.relay = FakeRelay()
-        self.bank = FakeBank(BANK, {"ada": ADA.bundle, "ben": BEN.bundle})
-        self.pin: BankPin | None = BankPin("bank", BANK.fingerprint)
-
-    def setup(self, keys: KeyFile, policy: RetryPolicy = PATIENT) -> Setup:
-        return Setup(keys, self.relay.url, self.pin, self.folder / keys.client_id, policy)
-
-    @contextlib.asynccontextmanager
-    async def open_bank(self) -> AsyncIterator[ServiceClient]:
-        async with ServiceClient(self.bank.keys, self.relay.url, self.bank.handle) as service:
-            await service.wait_ready(5)
-            yield service
-
-    @contextlib.asynccontextmanager
-    async def person(
-        self, keys: KeyFile = ADA, policy: RetryPolicy = PATIENT
-    ) -> AsyncIterator[Person]:
-        messages: list[StoredMessage] = []
-        refused: list[tuple[str, Code, str]] = []
-        async with connect(
-            self.setup(keys, policy),
-            on_message=messages.append,
-            on_refused=lambda *what: refused.append(what),
-        ) as session:
-            yield Person(session, messages, refused)
+from clients import person
+from tests.clients.typist import PASSPHRASE, BackgroundWorld, Run, Typed, write_config
+from tests.clients.world import World
 
 
 @pytest.fixture
@@ -86,3 +19,39 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     made = World(tmp_path)
     async with made.relay:
         yield made
+
+
+@pytest.fixture
+def background(tmp_path: Path) -> Iterator[BackgroundWorld]:
+    made = BackgroundWorld(tmp_path / "world")
+    with made:
+        yield made
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+    """Type a command; standard input is no terminal."""
+    monkeypatch.setenv("TELLERWIRE_PASSPHRASE", PASSPHRASE)
+    monkeypatch.setenv("TELLERWIRE_STATE", str(tmp_path / "state"))
+    monkeypatch.setenv("COLUMNS", "200")
+    for name in ("CONFIG", "KEY", "RELAY", "BANK_FINGERPRINT"):
+        monkeypatch.delenv(f"TELLERWIRE_{name}", raising=False)
+
+    def typed(*words: object) -> Typed:
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", ["person", *(str(word) for word in words)])
+        try:
+            status = int(person.main())
+        except SystemExit as end:
+            status = int(end.code or 0)
+        found = capsys.readouterr()
+        assert "Traceback" not in found.err + found.out
+        return Typed(status, found.out, found.err)
+
+    return typed
+
+
+@pytest.fixture
+def config(background: BackgroundWorld, tmp_path: Path) -> Path:
+    """Ada's configuration."""
+    return write_config(tmp_path, background.world)

@@ -28,8 +28,8 @@ from protocol.banking import AccountsQuery, BalanceQuery, BalanceResult, Transfe
 from protocol.encoding import unb64u
 from protocol.errors import Code
 from protocol.keyfile import rotate_prekeys
-from tests.clients.conftest import ADA, BANK, World
 from tests.clients.fake_relay import FakeRelay, Session, now_ms, until
+from tests.clients.world import ADA, BANK, World
 
 HUNDRED = Transfer(from_account="account1", to_account="account2", amount="100")
 HASTY = RetryPolicy(tries=2, try_ms=60)

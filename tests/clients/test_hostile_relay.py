@@ -26,9 +26,9 @@ from protocol.frames import Kind, State
 from protocol.identifiers import uuid7
 from protocol.keyfile import new_key_file, rotate_prekeys
 from protocol.sealing import refusal_body, seal_reply
-from tests.clients.conftest import ADA, BANK, BEN, World
 from tests.clients.fake_relay import FakeRelay, Session, changed, now_ms, until
 from tests.clients.test_messages import say
+from tests.clients.world import ADA, BANK, BEN, World
 
 HUNDRED = Transfer(from_account="account1", to_account="account2", amount="100")
 HASTY = RetryPolicy(tries=2, try_ms=80)

@@ -15,8 +15,8 @@ from protocol import frames
 from protocol.errors import Code, EndToEndError
 from protocol.keyfile import KeyFile, new_key_file, rotate_prekeys
 from protocol.keys import IdentityKey, make_bundle, open_bundle
-from tests.clients.conftest import ADA, BEN, PATIENT, Person, World
 from tests.clients.fake_relay import changed, now_ms, until
+from tests.clients.world import ADA, BEN, PATIENT, Person, World
 
 HASTY = RetryPolicy(tries=2, try_ms=80)
 

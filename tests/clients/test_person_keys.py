@@ -1,0 +1,129 @@
+"""The person's program: keys, passphrases, the program itself."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from clients import person
+from protocol.keyfile import decrypt_key_file
+from protocol.keys import format_fingerprint
+from tests.clients.typist import PASSPHRASE, BackgroundWorld, Run, write_key
+from tests.clients.world import ADA
+
+
+def test_keygen_show_and_bundle(run: Run, tmp_path: Path) -> None:
+    key = tmp_path / "new.key"
+    made = run("keygen", "new", "Neu, Nina", "--out", key)
+    assert made.status == 0
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    keys = decrypt_key_file(key.read_bytes(), PASSPHRASE)
+    assert format_fingerprint(keys.fingerprint) in made.out
+    shown = run("show", "--key", key, "--json")
+    assert shown.json["fingerprint"] == format_fingerprint(keys.fingerprint)
+    bundle = run("show", "--key", key, "--bundle")
+    assert set(bundle.json) == {"bundle", "signature", "previous_signature"}
+    assert bundle.json["bundle"] == keys.signed_bundle.bundle
+    out = tmp_path / "bundle.json"
+    assert run("show", "--key", key, "--out", out).status == 0
+    compared = run("show", "--key", key, "--with", out)
+    assert "safety number" in compared.out
+    assert run("show", "--key", key, "--with", keys.fingerprint.hex()).out == compared.out
+
+
+def test_keygen_never_overwrites_and_warns_of_weak_passphrases(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = tmp_path / "new.key"
+    key.write_text("precious")
+    again = run("keygen", "new", "Neu, Nina", "--out", key)
+    assert (again.status, key.read_text()) == (2, "precious")
+    monkeypatch.setenv("TELLERWIRE_PASSPHRASE", "short")
+    weak = run("keygen", "new", "Neu, Nina", "--out", tmp_path / "weak.key")
+    assert weak.status == 0
+    assert "weak" in weak.err
+    monkeypatch.setenv("TELLERWIRE_PASSPHRASE", "")
+    assert run("keygen", "new", "Neu, Nina", "--out", tmp_path / "none.key").status == 2
+
+
+@pytest.mark.parametrize(("client_id", "name"), [("a b", "Neu, Nina"), ("new", "Nina Neu")])
+def test_keygen_says_what_an_id_and_a_name_look_like(run: Run, client_id: str, name: str) -> None:
+    made = run("keygen", client_id, name)
+    assert made.status == 2
+    assert made.err.startswith("error: ")
+
+
+def test_wrong_passphrase_says_so(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = write_key(tmp_path / "ada.key", ADA)
+    monkeypatch.setenv("TELLERWIRE_PASSPHRASE", "wrong")
+    shown = run("show", "--key", key)
+    assert shown.status == 1
+    assert "passphrase" in shown.err
+    file = tmp_path / "passphrase"
+    file.write_text(PASSPHRASE + "\nmore")
+    assert run("show", "--key", key, "--passphrase-file", file).status == 0
+    monkeypatch.delenv("TELLERWIRE_PASSPHRASE")
+    assert run("show", "--key", key).status == 2
+
+
+def test_what_is_no_key_file_is_named(run: Run, tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong.key"
+    wrong.write_text("-----BEGIN RSA PRIVATE KEY-----")
+    shown = run("show", "--key", wrong)
+    assert shown.status == 1
+    assert "wrong.key" in shown.err
+    assert run("show", "--key", tmp_path / "none.key").status == 2
+    assert run("show").status == 2
+
+
+def test_passwd_changes_the_passphrase(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = write_key(tmp_path / "ada.key", ADA)
+    new = tmp_path / "new"
+    new.write_text("another passphrase entirely")
+    assert run("passwd", "--key", key, "--new-passphrase-file", new).status == 0
+    assert run("show", "--key", key).status == 1
+    monkeypatch.setenv("TELLERWIRE_PASSPHRASE", "another passphrase entirely")
+    assert run("show", "--key", key).status == 0
+
+
+def test_rotate_raises_the_generation_and_tells_the_relay(
+    run: Run, background: BackgroundWorld, config: Path
+) -> None:
+    rotated = run("rotate", "--config", config)
+    assert rotated.status == 0
+    assert "the relay has them" in rotated.out
+    keys = decrypt_key_file((config.parent / "ada.key").read_bytes(), PASSPHRASE)
+    assert keys.bundle.generation == 2
+    assert keys.fingerprint == ADA.fingerprint
+    assert background.world.relay.bundles["ada"] == keys.signed_bundle
+    assert run("rotate", "--config", config, "--offline").status == 0
+
+
+def test_help_teaches(run: Run) -> None:
+    top = run("--help")
+    assert top.status == 0
+    for name in ("keygen", "transfer", "verify", "Exit status"):
+        assert name in top.out
+    for command in ("keygen", "show", "run", "send", "listen", "transfer", "orders", "verify"):
+        assert "Example" in run(command, "--help").out
+
+
+def test_unknown_commands_and_options_are_wrong_usage(run: Run) -> None:
+    assert run("fly").status == 2
+    assert run("balance", "account1", "--what").status == 2
+
+
+def test_unexpected_errors_are_no_traceback(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> None:
+        raise ZeroDivisionError("oh")
+
+    monkeypatch.setattr(person, "app", broken)
+    failed = run("accounts")
+    assert failed.status == 1
+    assert "ZeroDivisionError: oh (--debug shows where)" in failed.err

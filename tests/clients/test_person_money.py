@@ -1,0 +1,247 @@
+"""The person's program: money, receipts, unfinished orders."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from protocol.encoding import b64u, unb64u
+from protocol.errors import Code
+from protocol.keys import format_fingerprint
+from tests.clients.test_messages import other_identity
+from tests.clients.typist import BackgroundWorld, Run, Typed, write_key
+from tests.clients.world import ADA, BANK, BEN
+
+
+@pytest.mark.usefixtures("background")
+def test_transfer_receipt_and_verification(run: Run, config: Path, tmp_path: Path) -> None:
+    done = run("transfer", "account1", "account2", "100", "--yes", "--config", config)
+    assert done.status == 0
+    assert done.out.startswith("ok: transfer 100 from account1 to account2 — now account1: 900 TWC")
+    [receipt] = (tmp_path / "state" / "ada" / "receipts").glob("*.json")
+    assert str(receipt) in done.out
+    checked = run("verify", receipt, "--config", config)
+    assert checked.status == 0
+    assert "genuine: signed by Bank, Demo (bank)" in checked.out
+    assert "transfer 100 from account1 to account2" in checked.out
+    by_option = run("verify", receipt, "--bank-fingerprint", BANK.fingerprint.hex(), "--json")
+    assert by_option.json["outcome"] == "accepted"
+
+
+@pytest.mark.usefixtures("background")
+def test_edited_receipts_are_not_genuine(run: Run, config: Path, tmp_path: Path) -> None:
+    run("transfer", "account1", "account2", "100", "--yes", "--config", config)
+    [receipt] = (tmp_path / "state" / "ada" / "receipts").glob("*.json")
+    good = json.loads(receipt.read_text())
+
+    def verified(**changes: object) -> Typed:
+        edited = tmp_path / "edited.json"
+        edited.write_text(json.dumps(good | changes))
+        return run("verify", edited, "--config", config)
+
+    assert verified().status == 0
+    raw = unb64u(good["receipt"]["receipt"])
+    more = b64u(raw.replace(b'"amount":100', b'"amount":900'))
+    other_evidence = b64u(unb64u(good["evidence"]).replace(b'"100"', b'"900"'))
+    for changes in (
+        {"receipt": good["receipt"] | {"receipt": more}},
+        {"receipt": good["receipt"] | {"signature": b64u(bytes(64))}},
+        {"evidence": other_evidence},
+        {"order_id": good["order_id"][:-1] + ("0" if good["order_id"][-1] != "0" else "1")},
+        {"person": "ben"},
+        {
+            "bank_bundle": json.loads(
+                json.dumps(
+                    {
+                        "bundle": BEN.signed_bundle.bundle,
+                        "signature": BEN.signed_bundle.signature,
+                        "previous_signature": None,
+                    }
+                )
+            )
+        },
+        {"bank_fingerprint": BEN.fingerprint.hex()},
+        {"receipt": None},
+    ):
+        result = verified(**changes)
+        assert result.status == 1, changes
+        assert "not_authentic" in result.out
+    damaged = verified(extra=1)
+    assert (damaged.status, "damaged" in damaged.err) == (1, True)
+    # The words beside the evidence prove nothing, and are not repeated.
+    assert "1000000" not in verified(meaning="transfer 1000000").out
+    wrong_bank = run("verify", receipt, "--bank-fingerprint", "00" * 16)
+    assert (wrong_bank.status, "another fingerprint" in wrong_bank.out) == (1, True)
+    assert run("verify", receipt).status == 2
+
+
+def test_refusals_are_said_in_words_with_their_code(
+    run: Run, background: BackgroundWorld, config: Path
+) -> None:
+    refused = run("withdraw", "account1", "5000", "--yes", "--config", config)
+    assert refused.status == 1
+    assert refused.out.startswith("refused: insufficient_funds — account1 has 1000")
+    unavailable = run("balance", "nobodys", "--config", config)
+    assert unavailable.status == 1
+    assert "account_unavailable" in unavailable.out
+    assert background.world.bank.booked == 0
+
+
+def test_money_moves_only_after_a_yes(
+    run: Run, background: BackgroundWorld, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = run("transfer", "account1", "account2", "100", "--config", config)
+    assert refused.status == 2
+    assert "--yes" in refused.err
+
+    def typed(answer: str) -> Typed:
+        monkeypatch.setattr(sys, "stdin", Terminal(answer))
+        return run("transfer", "account1", "account2", "100", "--config", config)
+
+    declined = typed("n\n")
+    assert declined.status == 1
+    assert format_fingerprint(BANK.fingerprint) in declined.out
+    assert "Bank, Demo (bank)" in declined.out
+    assert background.world.bank.seen == []
+    assert typed("y\n").status == 0
+    assert background.world.bank.booked == 1
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_wrong_accounts_and_amounts_are_named_before_anything_is_sent(
+    run: Run, background: BackgroundWorld, config: Path
+) -> None:
+    for words in (
+        ("transfer", "acc ount", "account2", "100"),
+        ("transfer", "account1", "account2", ""),
+        ("deposit", "", "1"),
+        ("withdraw", "account1", "1" * 33),
+        ("transfer", "account1", "account2", "1", "--memo", "x" * 141),
+    ):
+        result = run(*words, "--yes", "--config", config)
+        assert result.status == 2
+        assert result.err.startswith("error: ")
+    assert background.world.bank.seen == []
+
+
+@pytest.mark.usefixtures("background")
+def test_balance_and_accounts(run: Run, config: Path) -> None:
+    assert run("balance", "account1", "--config", config).out == "account1: 1000 TWC, open\n"
+    assert (
+        run("balance", "account1", "--json", "--config", config).json["balance"]["balance"] == 1000
+    )
+    assert run("accounts", "--json", "--config", config).json["accounts"] == []
+
+
+@pytest.mark.usefixtures("background")
+def test_statement_as_table_json_and_csv(
+    run: Run, config: Path, background: BackgroundWorld
+) -> None:
+    background.world.bank.entries = 250
+    table = run("statement", "account1", "--limit", "3", "--config", config)
+    assert "--before 248" in table.out
+    newest = run("statement", "account1", "--limit", "3", "--json", "--config", config)
+    assert [entry["sequence"] for entry in newest.json["entries"]] == [250, 249, 248]
+    older = run(
+        "statement", "account1", "--limit", "120", "--before", "248", "--json", "--config", config
+    )
+    assert [entry["sequence"] for entry in older.json["entries"]] == list(range(247, 127, -1))
+    everything = run("statement", "account1", "--all", "--csv", "--config", config)
+    rows = list(csv.DictReader(io.StringIO(everything.out)))
+    assert [int(row["sequence"]) for row in rows] == list(range(250, 0, -1))
+    assert rows[0]["memo"] == "'=1+1"
+    assert run("statement", "account1", "--csv", "--json", "--config", config).status == 2
+
+
+def test_unknown_outcome_is_said_kept_and_found_out(
+    run: Run, background: BackgroundWorld, config: Path
+) -> None:
+    bank = background.world.bank
+    bank.silent_times = 99
+    words = ("transfer", "account1", "account2", "100", "--yes", "--config", config)
+    unknown = run(*words, "--tries", "2", "--timeout", "0.1")
+    assert unknown.status == 3
+    assert "orders --finish" in unknown.out
+    listed = run("orders", "--json", "--config", config)
+    assert [order["outcome"] for order in listed.json] == ["unknown"]
+    assert "transfer 100 from account1" in run("orders", "--config", config).out
+    bank.silent_times = 0
+    finished = run("orders", "--finish", "--config", config)
+    assert finished.status == 0
+    assert "ok: transfer 100" in finished.out
+    assert run("orders", "--finish", "--config", config).out == "no unfinished orders\n"
+    assert bank.booked == 1
+    [order] = run("orders", "--all", "--json", "--config", config).json
+    assert (order["operation"], order["outcome"]) == ("transfer", "accepted")
+    before = Path(order["file"]).read_bytes()
+    again = run("orders", "--again", order["order_id"], "--config", config)
+    assert again.status == 0
+    assert "the same receipt, byte for byte" in again.out
+    assert Path(order["file"]).read_bytes() == before
+    assert bank.booked == 1
+    assert run("orders", "--again", "0" * 8, "--config", config).status == 2
+
+
+def test_bank_that_gives_another_receipt_is_told_of(
+    run: Run, background: BackgroundWorld, config: Path
+) -> None:
+    run("transfer", "account1", "account2", "100", "--yes", "--config", config)
+    background.world.bank.receipts.clear()
+    [order] = run("orders", "--all", "--json", "--config", config).json
+    again = run("orders", "--again", order["order_id"], "--config", config)
+    assert again.status == 1
+    assert "another receipt" in again.err
+
+
+def test_changed_bank_is_refused_in_words(
+    run: Run, background: BackgroundWorld, config: Path
+) -> None:
+    background.world.relay.substitutes["bank"] = [
+        other_identity(BANK, signed_by=BANK.identity).signed_bundle
+    ]
+    refused = run("transfer", "account1", "account2", "1", "--yes", "--config", config)
+    assert refused.status == 1
+    assert "peer_key_changed" in refused.out
+    assert background.world.bank.seen == []
+
+
+def test_without_fingerprint_no_bank(run: Run, background: BackgroundWorld, tmp_path: Path) -> None:
+    key = write_key(tmp_path / "ada.key", ADA)
+    result = run("balance", "account1", "--key", key, "--relay", background.world.relay.url)
+    assert result.status == 2
+    assert "fingerprint is not configured" in result.err
+
+
+def test_relay_that_isnt_there_is_said(run: Run, tmp_path: Path, config: Path) -> None:
+    result = run(
+        "balance",
+        "account1",
+        "--config",
+        config,
+        "--relay",
+        "ws://127.0.0.1:1/relay",
+        "--tries",
+        "1",
+        "--timeout",
+        "0.1",
+    )
+    assert result.status == 1
+    assert "no connection to the relay" in result.err
+
+
+def test_refused_registration_is_said(
+    run: Run, background: BackgroundWorld, config: Path, tmp_path: Path
+) -> None:
+    background.world.relay.bundles["ada"] = other_identity(ADA, signed_by=None).signed_bundle
+    result = run("balance", "account1", "--config", config)
+    assert result.status == 1
+    assert Code.ID_TAKEN.value in result.err

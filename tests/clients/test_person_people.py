@@ -1,0 +1,179 @@
+"""The person's program: messages, trust, scripts."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+from clients.storage import StateDirectory
+from protocol.keys import format_fingerprint
+from tests.clients.test_messages import other_identity, say
+from tests.clients.typist import BackgroundWorld, Run, write_config
+from tests.clients.world import ADA, BEN
+
+
+def test_send_and_listen(run: Run, background: BackgroundWorld, tmp_path: Path) -> None:
+    world = background.world
+    for_ada = write_config(tmp_path, world, ADA)
+    for_ben = write_config(tmp_path, world, BEN)
+    assert run("listen", "--seconds", "0", "--config", for_ben).status == 0
+    queued = run("send", "Beispiel, Ben", "Hello\x1b[31m Ben", "--config", for_ada)
+    assert (queued.status, queued.out.split(":")[0]) == (0, "queued")
+    # A short command takes the message in and keeps it; listen shows it.
+    kept = run("balance", "account1", "--config", for_ben)
+    assert kept.status == 0
+    heard = run("listen", "--seconds", "0.2", "--config", for_ben)
+    assert "message from Ärlig, Ada (ada): Hello\\x1b[31m Ben" in heard.out
+    assert "\x1b[31m" not in heard.out
+    assert run("listen", "--seconds", "0", "--config", for_ben).out == ""
+    nobody = run("send", "nobody", "Hello", "--config", for_ada)
+    assert (nobody.status, "unknown_recipient" in nobody.out) == (1, True)
+    assert StateDirectory(tmp_path / "state" / "ben").waiting_messages() == []
+
+
+def test_trust_shows_both_fingerprints_and_confirms(
+    run: Run, background: BackgroundWorld, tmp_path: Path
+) -> None:
+    world = background.world
+    config = write_config(tmp_path, world, ADA)
+    run("listen", "--seconds", "0", "--config", write_config(tmp_path, world, BEN))
+    assert run("send", "ben", "Hello", "--config", config).status == 0
+    assert "was known before" in run("trust", "ben", "--config", config).out
+    stranger = other_identity(BEN, signed_by=None)
+    world.relay.bundles["ben"] = stranger.signed_bundle
+    unconfirmed = run("trust", "ben", "--config", config)
+    assert unconfirmed.status == 2
+    for keys in (BEN, stranger):
+        assert format_fingerprint(keys.fingerprint) in unconfirmed.out
+    assert "safety number" in unconfirmed.out
+    assert "was known before" not in unconfirmed.out
+    assert run("trust", "ben", "--yes", "--config", config).status == 0
+    assert run("send", "ben", "Hello you", "--config", config).status == 0
+    assert run("trust", "ben", "--block", "--config", config).status == 0
+    assert run("trust", "ben", "--unblock", "--config", config).status == 0
+    assert run("trust", "ben", "--keep", "--config", config).status == 0
+    assert run("trust", "bank", "--config", config).status == 2
+    assert run("trust", "--config", config).status == 2
+
+
+def test_renamed_relay_has_to_be_confirmed(
+    run: Run, background: BackgroundWorld, config: Path
+) -> None:
+    assert run("balance", "account1", "--config", config).status == 0
+    background.world.relay.name = "renamed"
+    refused = run("balance", "account1", "--config", config)
+    assert refused.status == 1
+    assert "trust --relay-renamed" in refused.err
+    assert run("trust", "--relay-renamed", "--config", config).status == 0
+    assert run("balance", "account1", "--config", config).status == 0
+
+
+def test_script_runs_in_order_with_a_line_for_each_action(
+    run: Run, background: BackgroundWorld, tmp_path: Path
+) -> None:
+    world = background.world
+    run("listen", "--seconds", "0", "--config", write_config(tmp_path, world, BEN))
+    config = write_config(
+        tmp_path,
+        world,
+        ADA,
+        (
+            "SEND [ben] Hello Ben",
+            "SEND [bank] ADD [account1] [account2] [100]",
+            "SEND [bank] SUB [account2] [100]",
+        ),
+    )
+    done = run("run", config, "--once")
+    lines = [line for line in done.out.splitlines() if line.startswith("action ")]
+    assert done.status == 0
+    assert [line.split(":")[0] for line in lines] == [
+        "action 2/3 ok",
+        "action 3/3 ok",
+        "action 1/3 queued",
+    ]
+    assert world.bank.balances["account1"] == 900
+    as_json = run("run", config, "--once", "--json-lines")
+    events = [json.loads(line) for line in as_json.out.splitlines()]
+    assert [event["ok"] for event in events if event["event"] == "action"] == [True] * 3
+
+
+def test_one_failing_action_doesnt_stop_the_next(
+    run: Run, background: BackgroundWorld, tmp_path: Path
+) -> None:
+    config = write_config(
+        tmp_path,
+        background.world,
+        ADA,
+        (
+            "SEND [bank] SUB [account1] [5000]",
+            "SEND [nobody] Hello",
+            "SEND [bank] SUB [account1] [100]",
+        ),
+        timeout=0.1,
+        retries=2,
+    )
+    done = run("run", config, "--once")
+    assert done.status == 1
+    assert "action 1/3 refused: insufficient_funds" in done.out
+    assert "action 2/3 refused: unknown_recipient" in done.out
+    assert "action 3/3 ok: withdraw 100" in done.out
+
+
+def test_script_ends_with_its_duration_and_says_what_is_unfinished(
+    run: Run, background: BackgroundWorld, tmp_path: Path
+) -> None:
+    background.world.bank.silent_times = 999
+    config = write_config(
+        tmp_path,
+        background.world,
+        ADA,
+        ("SEND [bank] SUB [account1] [1]", "SEND [bank] SUB [account1] [2]"),
+        duration=0.8,
+        retries=100,
+    )
+    done = run("run", config)
+    assert done.status == 1
+    assert "action 1/2 unknown" in done.out
+    assert "action 2/2 not done" in done.out
+    assert len(run("orders", "--json", "--config", config).json) == 1
+
+
+def test_script_stays_for_its_duration_and_takes_messages(
+    run: Run, background: BackgroundWorld, tmp_path: Path
+) -> None:
+    config = write_config(tmp_path, background.world, BEN, duration=1.5)
+
+    async def greet() -> None:
+        async with background.world.person(ADA) as ada:
+            for _ in range(100):
+                if background.world.relay.sessions["ben"]:
+                    break
+                await asyncio.sleep(0.05)
+            await say(ada, "ben", "Are you there?")
+
+    greeting = background.begin(greet())
+    done = run("run", config)
+    greeting.result(10)
+    assert done.status == 0
+    assert "message from Ärlig, Ada (ada): Are you there?" in done.out
+
+
+def test_nothing_is_sent_of_a_script_with_a_wrong_action(
+    run: Run, background: BackgroundWorld, tmp_path: Path
+) -> None:
+    config = write_config(
+        tmp_path,
+        background.world,
+        ADA,
+        ("SEND [bank] SUB [account1] [100]", "SEND [bank] MUL [account1] [2]"),
+    )
+    refused = run("run", config, "--once")
+    assert refused.status == 2
+    assert "actions[2]" in refused.err
+    assert background.world.relay.received[1:] == []
+
+
+def test_script_without_a_configuration_is_wrong_usage(run: Run) -> None:
+    assert run("run").status == 2
+    assert run("run", "/nowhere.json").status == 2
