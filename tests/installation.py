@@ -94,7 +94,9 @@ class RunningProgram:
 class Installation:
     """The demo bank on a test's databases, with a server on one port for as long as it is used."""
 
-    def __init__(self, databases: TestDatabases, folder: Path) -> None:
+    def __init__(
+        self, databases: TestDatabases, folder: Path, *, with_demo_bank: bool = True
+    ) -> None:
         """Copy the demo's keys and configurations, and load its bank into the databases."""
         folder.mkdir(parents=True, exist_ok=True)
         self.place = demo.prepare(folder)
@@ -108,7 +110,8 @@ class Installation:
         }
         self._running: list[RunningProgram] = []
         self._started = 0
-        call_command("loaddata", "fixtures/demo_bank.json", verbosity=0)
+        if with_demo_bank:
+            call_command("loaddata", "fixtures/demo_bank.json", verbosity=0)
 
     # --- What everybody knows ---
 
@@ -224,9 +227,11 @@ class Installation:
 
 
 @contextmanager
-def installed(databases: TestDatabases, folder: Path) -> Iterator[Installation]:
+def installed(
+    databases: TestDatabases, folder: Path, *, with_demo_bank: bool = True
+) -> Iterator[Installation]:
     """Give an installation, and stop its processes at the end."""
-    installation = Installation(databases, folder)
+    installation = Installation(databases, folder, with_demo_bank=with_demo_bank)
     try:
         yield installation
     finally:

@@ -27,6 +27,8 @@ def main() -> int:
     """Return the exit status: 0 if everything came out as it has to."""
     options = _parser().parse_args()
     console = Console(highlight=False, soft_wrap=True)
+    # SIGTERM is an interruption too: whatever was started is stopped, and the folder goes.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with _folder() as folder:
             _run(folder, options, console)
@@ -100,10 +102,8 @@ In another terminal, in this folder ({setup.HOME}):
 
 Take a permission away from Ada in the admin (Employees), and try her next order.
 """)
-    stopped = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stopped.set())
     with contextlib.suppress(KeyboardInterrupt):
-        stopped.wait()
+        threading.Event().wait()
 
 
 if __name__ == "__main__":

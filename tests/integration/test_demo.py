@@ -1,0 +1,206 @@
+"""`make demo` as a newcomer runs it, and `make run`, which stays."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.installation import POLL_SECONDS, ROOT, outside_environment
+from tests.servers import LOOPBACK
+
+DEMO = [sys.executable, "-m", "bankproject.demo"]
+SECONDS_MAX = 150.0
+STAY_SECONDS_MAX = 60.0
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> dict[str, str]:
+    """The environment of a newcomer, whose temporary files can be counted afterwards."""
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    return outside_environment() | {"TMPDIR": str(temporary), "HOME": str(tmp_path)}
+
+
+def processes_in(folder: Path) -> list[str]:
+    """Return the command lines of processes that were told about a folder."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            environment = (process / "environ").read_bytes()
+            command = (process / "cmdline").read_bytes()
+        except OSError:
+            continue  # it has ended meanwhile
+        if os.fsencode(folder) in environment and process.name != str(os.getpid()):
+            found.append(command.replace(b"\0", b" ").decode(errors="replace"))
+    return found
+
+
+def assert_nothing_left(terminal: dict[str, str]) -> None:
+    temporary = Path(terminal["TMPDIR"])
+    assert list(temporary.iterdir()) == []
+    assert processes_in(temporary) == []
+
+
+def test_the_demo_plays_the_scenario_and_leaves_nothing(
+    terminal: dict[str, str], tmp_path: Path
+) -> None:
+    """Databases that its environment names are somebody's real ones: it must not touch them."""
+    precious = tmp_path / "precious.sqlite3"
+    precious.write_bytes(b"somebody's data")
+    finished = subprocess.run(
+        DEMO,
+        env=terminal
+        | {
+            "TELLERWIRE_DATABASE_URL": f"sqlite:///{precious}",
+            "TELLERWIRE_RELAY_DATABASE_URL": f"sqlite:///{precious}",
+            "TELLERWIRE_DATA_DIR": str(tmp_path / "no-such-folder"),
+            "TELLERWIRE_STATE": str(tmp_path / "no-such-state"),
+            "TELLERWIRE_BANK_KEY_FILE": str(precious),
+            "DJANGO_SETTINGS_MODULE": "bankproject.settings.production",
+        },
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=SECONDS_MAX,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert finished.stderr == ""
+    said = finished.stdout
+    for account, balance in {"account1": 900, "account2": 1000, "account3": 1000}.items():
+        assert re.search(rf"^ *{account} +{balance} *$", said, re.MULTILINE), said
+    assert said.rstrip().endswith("account1 900, account2 1000, account3 1000")
+    for words in (
+        "permission_denied",
+        "insufficient_funds",
+        "the same receipt, byte for byte",
+        "answered by demo-ben (Hello Ben, here is Ada.)",
+        "answered by demo-ada (Hello Ada, here is Ben.)",
+        "message from Beispiel, Ben (demo-ben)",
+        "message from Ärlig, Ada (demo-ada)",
+        "The ledger is in order",
+    ):
+        assert words in said, said
+    assert "Traceback" not in said
+    assert_nothing_left(terminal)
+    assert precious.read_bytes() == b"somebody's data"
+    assert not (tmp_path / "no-such-folder").exists()
+    assert not (tmp_path / "no-such-state").exists()
+
+
+@contextmanager
+def running_demo(terminal: dict[str, str], *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """Start the demonstration in a session of its own, as a terminal would."""
+    with subprocess.Popen(
+        [*DEMO, *arguments],
+        env=terminal | {"PYTHONUNBUFFERED": "1"},
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        encoding="utf-8",
+        start_new_session=True,
+    ) as demo:
+        try:
+            yield demo
+        finally:
+            if demo.poll() is None:
+                demo.terminate()
+                demo.wait(SECONDS_MAX)
+
+
+def read_until(demo: subprocess.Popen[str], text: str) -> str:
+    """Return what it has printed once a text is in it."""
+    assert demo.stdout is not None
+    said = ""
+    deadline = time.monotonic() + SECONDS_MAX
+    while text not in said:
+        line = demo.stdout.readline()
+        assert line, said
+        assert time.monotonic() < deadline, said
+        said += line
+    return said
+
+
+def shell(said: str, *commands: str) -> str:
+    """Type into another terminal what the demonstration says that one can type."""
+    export = next(line.strip() for line in said.splitlines() if line.strip().startswith("export"))
+    finished = subprocess.run(
+        ["/bin/sh", "-ec", "\n".join([export, *commands])],
+        env=outside_environment(),
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        encoding="utf-8",
+        timeout=SECONDS_MAX,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stdout
+    return finished.stdout
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_stays_until_it_is_told_to_stop(
+    terminal: dict[str, str], number: signal.Signals
+) -> None:
+    with running_demo(terminal, "--stay") as demo:
+        said = read_until(demo, "try her next order.")
+        admin = re.search(r"Admin +(\S+) +user (\S+), password (\S+)", said)
+        assert admin is not None, said
+        with urllib.request.urlopen(admin[1], timeout=30) as page:
+            assert page.status == 200
+        assert re.search(r"Relay +ws://127\.0\.0\.1:\d+/relay", said)
+        typed = [line.strip() for line in said.splitlines() if "clients.person" in line]
+        accounts, transfer = typed[0], typed[1]
+        assert "1000" in shell(said, accounts)
+        answer = shell(said, f"{transfer} --yes")
+        assert "account2: 975" in answer, answer
+        if number is signal.SIGINT:
+            # Ctrl-C in a terminal reaches everything that was started there.
+            os.killpg(demo.pid, number)
+        else:
+            demo.send_signal(number)
+        assert demo.wait(SECONDS_MAX) == 0, demo.stdout.read() if demo.stdout else ""
+    assert_nothing_left(terminal)
+
+
+def test_an_interrupted_demo_leaves_nothing(terminal: dict[str, str]) -> None:
+    with running_demo(terminal) as demo:
+        read_until(demo, "The relay starts")
+        while len(processes_in(Path(terminal["TMPDIR"]))) < 2:
+            time.sleep(POLL_SECONDS)
+        demo.terminate()
+        assert demo.wait(SECONDS_MAX) == 1
+        assert demo.stdout is not None
+        assert "Stopped." in demo.stdout.read()
+    assert_nothing_left(terminal)
+
+
+def test_a_port_that_is_taken_is_said_so(terminal: dict[str, str]) -> None:
+    with (
+        socket.create_server((LOOPBACK, 0)) as taken,
+        running_demo(terminal, "--port", str(taken.getsockname()[1])) as demo,
+    ):
+        assert demo.wait(SECONDS_MAX) == 1
+        assert demo.stdout is not None
+        said = demo.stdout.read()
+    assert "The demonstration failed: server ended with" in said, said
+    assert "address already in use" in said, said
+    assert "Traceback" not in said, said
+    assert_nothing_left(terminal)
