@@ -89,6 +89,7 @@ class Connection:
         self.ready = asyncio.Event()
         self.connections_made = 0
         self.last_problem = ""
+        self._problem = ""
         self.welcome: Welcome | None = None
 
     # --- What the owner does ---
@@ -116,6 +117,8 @@ class Connection:
             except TransportClosedError as error:
                 self.last_problem = error.reason
                 _log.info("connection to %s lost: %s", self._url, error.reason)
+            if self._problem:
+                self.last_problem = self._problem
             if self._fatal is not None:
                 raise self._fatal
             attempts = 0 if loop.time() - began > STEADY_SECONDS else attempts + 1
@@ -147,7 +150,7 @@ class Connection:
             case RegistrationRefused():
                 error = event.error
                 self._resume_after_ms = error.retry_after_ms or 0
-                self.last_problem = f"{error.code.value} {error.detail}".strip()
+                self._problem = f"{error.code.value} {error.detail}".strip()
                 if RETRY[error.code] is not Retry.SAME:
                     self._fatal = RegistrationRefusedError(error.code, error.detail)
             case RelayRenamed():
@@ -174,7 +177,7 @@ class Connection:
     # --- One connection ---
 
     async def _serve_one_connection(self) -> None:
-        self._resume_after_ms = 0
+        self._resume_after_ms, self._problem = 0, ""
         transport = await open_transport(self._url)
         self._transport = transport
         self._outgoing.clear()
@@ -207,7 +210,7 @@ class Connection:
 
     def _check_registered(self, transport: Transport) -> None:
         if not self.ready.is_set():
-            self.last_problem = "the relay did not complete the registration in time"
+            self._problem = "the relay did not complete the registration in time"
             self._hang_up(transport)
 
     async def _read(self, transport: Transport) -> None:

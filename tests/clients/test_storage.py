@@ -1,0 +1,248 @@
+"""State on disk: whole files or none, private, shared by programs, and named when damaged."""
+
+from __future__ import annotations
+
+import asyncio
+import stat
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from clients.errors import PeerKeyChangedError, RefusedError, StorageError
+from clients.files import Put, put_all, put_private
+from clients.memory import PinsOnDisk
+from clients.peers import Peers, Pin
+from clients.storage import DurableWriter, Ending, OrderRecord, StateDirectory
+from protocol.encoding import b64u
+from protocol.errors import Code
+from protocol.identifiers import uuid7
+from tests.clients.test_messages import other_identity
+from tests.clients.world import ADA, BANK, BEN
+
+NOW = 1_800_000_000_000
+
+
+def record(number: int = 1) -> OrderRecord:
+    return OrderRecord(
+        order_id=uuid7(NOW, number.to_bytes(10, "big")),
+        person="ada",
+        person_fingerprint="00" * 16,
+        bank="bank",
+        bank_fingerprint="11" * 16,
+        operation="transfer",
+        meaning="transfer 1 from a to b",
+        evidence=b64u(bytes(100)),
+        reply_key=b64u(bytes(32)),
+        issued_at=NOW,
+        expires_at=NOW + 1,
+    )
+
+
+def ended(number: int = 1) -> OrderRecord:
+    return msgspec.structs.replace(record(number), ending=Ending(Code.ORDER_EXPIRED, "", NOW))
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> StateDirectory:
+    return StateDirectory(tmp_path / "state")
+
+
+def test_everything_is_private(state: StateDirectory) -> None:
+    put_all([state.put_order(record())])
+    for path in (state.path, state.outbox, state.receipts, state.inbox):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o700
+    [file] = state.outbox.iterdir()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_a_folder_that_was_open_to_others_is_closed(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir(mode=0o755)
+    StateDirectory(tmp_path / "state")
+    assert stat.S_IMODE((tmp_path / "state").stat().st_mode) == 0o700
+
+
+def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("")
+    with pytest.raises(StorageError, match="state can't be used as a folder"):
+        StateDirectory(tmp_path / "state")
+
+
+def test_an_order_moves_to_the_receipts(state: StateDirectory) -> None:
+    put_all([state.put_order(record(1)), state.put_order(record(2))])
+    assert state.unfinished() == [record(1), record(2)]
+    put_all([state.put_ended(ended(1))])
+    assert state.unfinished() == [record(2)]
+    assert state.finished() == [ended(1)]
+    assert state.order(record(1).order_id) == ended(1)
+    assert state.order(record(2).order_id) == record(2)
+    assert state.order(record(3).order_id) is None
+    with pytest.raises(ValueError, match="has not ended"):
+        state.put_ended(record(2))
+
+
+def test_an_end_that_the_power_cut_off_is_completed(state: StateDirectory) -> None:
+    """The receipt was safe, but its order's name was not yet gone from the outbox."""
+    put_all([state.put_ended(ended(1))])
+    put_all([state.put_order(record(1))])
+    assert state.unfinished() == []
+    assert list(state.outbox.iterdir()) == []
+
+
+def test_an_unfinished_write_is_not_seen(state: StateDirectory) -> None:
+    put_all([state.put_order(record(1))])
+    [file] = state.outbox.iterdir()
+    file.with_name(f".{file.name}.0123.tmp").write_bytes(b"{")
+    assert state.unfinished() == [record(1)]
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b"[]", b'{"version": 1}', b"\xff"])
+def test_a_damaged_order_is_named(state: StateDirectory, data: bytes) -> None:
+    path = state.outbox / "one.json"
+    path.write_bytes(data)
+    with pytest.raises(StorageError, match=r"one\.json is no order"):
+        state.unfinished()
+
+
+def test_an_order_of_a_later_version_is_named(state: StateDirectory) -> None:
+    put_all([state.put_order(msgspec.structs.replace(record(), version=2))])
+    with pytest.raises(StorageError, match="version 2"):
+        state.unfinished()
+
+
+def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    put_private(path, b"before")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(StorageError, match="can't be written"):
+        put_all([Put(tmp_path / "folder", b"after", gone=path)])
+    assert path.read_bytes() == b"before"
+    assert [each.name for each in tmp_path.iterdir() if each.name.endswith(".tmp")] == []
+
+
+async def test_writer_writes_together_what_gathers() -> None:
+    batches: list[int] = []
+    gate = threading.Event()
+
+    def write(puts: list[Put]) -> None:
+        batches.append(len(puts))
+        gate.wait(5)
+
+    writer = DurableWriter(write=write)
+    puts = [writer.put(Put(Path(str(number)), b"")) for number in range(5)]
+    gate.set()
+    await writer.flush()
+    assert all(put.done() for put in puts)
+    assert batches == [1, 4]
+
+
+async def test_writer_lets_files_gather_and_flush_doesnt_wait() -> None:
+    batches: list[int] = []
+    writer = DurableWriter(60.0, write=lambda puts: batches.append(len(puts)))
+    puts = [writer.put(Put(Path(str(number)), b"")) for number in range(5)]
+    await asyncio.sleep(0.01)
+    assert batches == []
+    await asyncio.wait_for(writer.flush(), 5)
+    assert batches == [5]
+    assert all(put.done() for put in puts)
+
+
+async def test_writer_tells_everybody_of_a_failure_and_lives_on() -> None:
+    failures = [StorageError("full")]
+
+    def write(puts: list[Put]) -> None:
+        if failures:
+            raise failures.pop()
+
+    writer = DurableWriter(write=write)
+    with pytest.raises(StorageError, match="full"):
+        await writer.put(Put(Path("one"), b""))
+    await writer.put(Put(Path("two"), b""))
+
+
+# --- Pins ---
+
+
+def test_pins_survive_and_are_shared(state: StateDirectory) -> None:
+    one, other = PinsOnDisk(state), PinsOnDisk(state)
+    one.put_pin("ada", Pin(ADA.bundle))
+    other.put_pin("ben", Pin(BEN.bundle, blocked=True))
+    other.put_relay_name("ws://x", "relay")
+    for pins in (one, other, PinsOnDisk(state)):
+        assert [pin.bundle.id for pin in pins.all_pins()] == ["ada", "ben"]
+        assert pins.relay_name("ws://x") == "relay"
+        ben = pins.pin("ben")
+        assert ben is not None
+        assert ben.blocked
+    assert one.forget_relay("ws://x")
+    assert other.relay_name("ws://x") is None
+    assert not one.forget_relay("ws://x")
+
+
+def test_damaged_pins_are_named_and_not_forgotten(state: StateDirectory) -> None:
+    PinsOnDisk(state).put_pin("ada", Pin(ADA.bundle))
+    damaged = state.pins_file.read_bytes().replace(b'"signature": "', b'"signature": "A')
+    state.pins_file.write_bytes(damaged)
+    with pytest.raises(StorageError, match=r"pins\.json is damaged"):
+        PinsOnDisk(state)
+    assert state.pins_file.read_bytes() == damaged
+
+
+def test_programs_that_pin_at_the_same_time_lose_nothing(
+    state: StateDirectory, tmp_path: Path
+) -> None:
+    program = tmp_path / "pin.py"
+    program.write_text(
+        "import sys; from pathlib import Path\n"
+        "from clients.memory import PinsOnDisk\n"
+        "from clients.storage import StateDirectory\n"
+        "pins = PinsOnDisk(StateDirectory(Path(sys.argv[1])))\n"
+        "for number in range(25):\n"
+        "    pins.put_relay_name(f'ws://{sys.argv[2]}/{number}', 'name')\n"
+    )
+    root = Path(__file__).parents[2]
+    started = [
+        subprocess.Popen(
+            [sys.executable, program, state.path, str(number)], env={"PYTHONPATH": str(root)}
+        )
+        for number in range(3)
+    ]
+    assert [process.wait(60) for process in started] == [0, 0, 0]
+    pins = PinsOnDisk(state)
+    kept = [pins.relay_name(f"ws://{who}/{number}") for who in range(3) for number in range(25)]
+    assert kept == ["name"] * 75
+
+
+# --- Whose key is whose ---
+
+
+def test_configured_fingerprint_wins_over_everything(state: StateDirectory) -> None:
+    """Even a successor that the known key signed is not the configured bank."""
+    successor = other_identity(BANK, signed_by=BANK.identity)
+    peers = Peers(PinsOnDisk(state), {"bank": BANK.fingerprint})
+    assert peers.known("bank", NOW) is None
+    peers.admit(BANK.bundle)
+    known = peers.known("bank", BANK.bundle.valid_from)
+    assert known is not None
+    assert known.signed == BANK.signed_bundle
+    with pytest.raises(PeerKeyChangedError, match="configured"):
+        peers.admit(successor.bundle)
+    assert peers.known("bank", BANK.bundle.valid_from) == known
+    elsewhere = Peers(PinsOnDisk(state), {"bank": successor.fingerprint})
+    assert elsewhere.known("bank", NOW) is None
+    assert elsewhere.admit(successor.bundle) == successor.bundle
+
+
+def test_expired_bundle_is_not_known(state: StateDirectory) -> None:
+    peers = Peers(PinsOnDisk(state))
+    peers.admit(ADA.bundle)
+    assert peers.known("ada", ADA.bundle.valid_to - 1) is not None
+    assert peers.known("ada", ADA.bundle.valid_to) is None
+
+
+def test_nobody_unknown_can_be_blocked(state: StateDirectory) -> None:
+    with pytest.raises(RefusedError, match="not known here"):
+        Peers(PinsOnDisk(state)).block("ada", blocked=True)
