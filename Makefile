@@ -6,7 +6,7 @@ RUNTIME := $(VENV)/.runtime
 TOOLS := $(VENV)/.tools
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
 # Folders whose behaviour depends on the database: they run a second time, on PostgreSQL.
-DATABASE_TESTS := $(wildcard $(addprefix tests/,harness bank relay integration races faults))
+DATABASE_TESTS := $(wildcard $(addprefix tests/,harness bank relay integration attacks races faults))
 # Each of the workers has databases and servers of its own; a file's tests stay together.
 WORKERS ?= 2
 PYTEST := $(PY) -m pytest -n $(WORKERS) --dist loadfile
