@@ -129,11 +129,7 @@ class Customer:
         """
         record = self._sign(order, lifetime_ms)
         outgoing = self._outgoing(record)
-        kept = self._writer.put(self._state.put_order(record))
-        bank = self._client.peers.known(self.bank.id, self._client.clock())
-        if bank is not None:
-            outgoing.prepare(bank)  # while the disk works
-        await kept
+        await self._writer.put(self._state.put_order(record))
         return await self._send(record, outgoing, policy or self._policy)
 
     async def finish(self, record: OrderRecord, policy: RetryPolicy | None = None) -> OrderResult:

@@ -21,6 +21,7 @@ __all__ = ["Put", "locked", "make_private_folder", "put_all", "put_private", "sy
 
 FILE_MODE: Final = 0o600
 FOLDER_MODE: Final = 0o700
+OPEN_FILES_MAX: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,36 +57,55 @@ def put_private(path: Path, data: bytes) -> None:
 
 
 def put_all(puts: Iterable[Put]) -> None:
-    """Write several files durably, each folder flushed once.
+    """Write several files durably.
+
+    All are written before the first is flushed: a journaling file system then takes most of them
+    to the disk with the first flush, and the others cost little.
 
     :raises StorageError: the disk is full, or whatever the system says; then nothing is removed.
     """
-    written = list(puts)
-    for put in written:
-        _write(put.path, put.data)
-    for folder in {put.path.parent for put in written}:
-        sync_folder(folder)
-    for put in written:
+    waiting = list(puts)
+    for start in range(0, len(waiting), OPEN_FILES_MAX):
+        _put_batch(waiting[start : start + OPEN_FILES_MAX])
+
+
+def _put_batch(puts: list[Put]) -> None:
+    unfinished: list[tuple[Path, int]] = []
+    try:
+        # One by one into the list, so that a failure half way knows what to clean up.
+        unfinished.extend(_write_unfinished(put) for put in puts)
+        for _, descriptor in unfinished:
+            os.fsync(descriptor)
+        for put, (path, _) in zip(puts, unfinished, strict=True):
+            path.replace(put.path)
+        for folder in {put.path.parent for put in puts}:
+            sync_folder(folder)
+    except OSError as error:
+        for path, _ in unfinished:
+            path.unlink(missing_ok=True)
+        names = ", ".join(str(put.path) for put in puts[:3])
+        raise StorageError(f"{names} can't be written: {error.strerror}") from error
+    finally:
+        for _, descriptor in unfinished:
+            os.close(descriptor)
+    for put in puts:
         if put.gone is not None:
             put.gone.unlink(missing_ok=True)
 
 
-def _write(path: Path, data: bytes) -> None:
+def _write_unfinished(put: Put) -> tuple[Path, int]:
     # The name is random, so that two programs don't write into the same unfinished file.
-    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    path = put.path.with_name(f".{put.path.name}.{secrets.token_hex(4)}.tmp")
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE)
     try:
-        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE)
-        try:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(descriptor, view) :]
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        unfinished.replace(path)
-    except OSError as error:
-        unfinished.unlink(missing_ok=True)
-        raise StorageError(f"{path} can't be written: {error.strerror}") from error
+        view = memoryview(put.data)
+        while view:
+            view = view[os.write(descriptor, view) :]
+    except OSError:
+        os.close(descriptor)
+        path.unlink(missing_ok=True)
+        raise
+    return path, descriptor
 
 
 def sync_folder(folder: Path) -> None:

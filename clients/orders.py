@@ -148,17 +148,9 @@ class SealedToBank:
         self._expires_at = expires_at
         self.bundle: Bundle | None = None
         self.stage = Stage.WAITING
-        self._ready: bytes | None = None
-
-    def prepare(self, recipient: Bundle) -> None:
-        """Seal ahead of time, while something else has to be waited for."""
-        self._ready = self.wrap(recipient)
 
     def wrap(self, recipient: Bundle) -> bytes:
         """Seal the same signed bytes to the bank's current key."""
-        ready, self._ready = self._ready, None
-        if ready is not None and self.bundle is recipient:
-            return ready
         self.bundle = recipient
         key = key_for(recipient, self._own)
         return seal(self._signed, self._reply_key, self._envelope, key)
