@@ -49,7 +49,11 @@ def logging_settings(*, as_json: bool, level: str) -> dict[str, Any]:
 def _render(*, as_json: bool) -> list[Processor]:
     drop_meta: Processor = structlog.stdlib.ProcessorFormatter.remove_processors_meta
     if not as_json:
-        return [drop_meta, structlog.dev.ConsoleRenderer(colors=False)]
+        # Plain: the renderer's own tracebacks show local variables, and those may be secrets.
+        console = structlog.dev.ConsoleRenderer(
+            colors=False, exception_formatter=structlog.dev.plain_traceback
+        )
+        return [drop_meta, console]
     return [
         drop_meta,
         structlog.processors.format_exc_info,
