@@ -185,8 +185,8 @@ class RelayConnection(Generic[T]):
     def status(self, frame: Status, *, stored: bool) -> None:
         """Tell what became of one of the client's messages.
 
-        :param stored: whether the status is kept until the client acknowledges it. One that was told
-            already, and not acknowledged yet, is not told again on the same connection.
+        :param stored: whether the status is kept until the client acknowledges it. One that was
+            told already, and not acknowledged yet, is not told again on the same connection.
         """
         if self.phase is Phase.CLOSED or (stored and frame.id in self._statuses):
             return
