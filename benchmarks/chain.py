@@ -23,6 +23,7 @@ from bankproject.demo.processes import Programs
 from benchmarks.results import Result, report
 from clients.client import Client
 from clients.customer import BankPin, Customer, OrderState
+from clients.event_loop import run as run_loop
 from clients.peers import Peers
 from clients.retry import RetryPolicy
 from clients.storage import StateDirectory
@@ -159,7 +160,7 @@ def main() -> None:
     found: list[Result] = []
     for database in options.database or ("sqlite", "postgresql"):
         with installation(database) as place:
-            measured = asyncio.run(measure(place, options.orders, options.runs))
+            measured = run_loop(measure(place, options.orders, options.runs))
         found.extend(results(database, measured))
     report("Through the whole chain, against the original system", found)
 

@@ -25,6 +25,7 @@ from bank.key_settings import now_ms, open_keyring
 from bank.keyring import Keyring
 from bank.ledger import book
 from clients.errors import ClientError, RegistrationRefusedError, RelayUnreachableError
+from clients.event_loop import run as run_loop
 from clients.service import IncomingRequest, ServiceClient
 from protocol.keys import format_fingerprint
 
@@ -53,7 +54,7 @@ class Command(BaseCommand):
             keyring = open_keyring(options["key_file"], options["passphrase_file"])
             check_bank_enrolled(keyring.key_file)
             keyring.rotate_if_due()
-            asyncio.run(self._run(keyring, url))
+            run_loop(self._run(keyring, url))
         except (BankSetupError, ClientError) as error:
             raise CommandError(str(error)) from error
         except DatabaseError as error:
