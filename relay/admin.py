@@ -51,6 +51,7 @@ class ClientAdmin(admin.ModelAdmin):
     """Who is known to the relay, under which key."""
 
     form = ClientForm
+    search_help_text = "Id, name, or at least four digits of a fingerprint."
     list_display = (
         "client_id",
         "name",
@@ -63,7 +64,7 @@ class ClientAdmin(admin.ModelAdmin):
         "last_seen",
     )
     list_filter = ("status", "may_be_service", "last_seen")
-    search_fields = ("client_id", "first_name", "last_name", "fingerprint")
+    search_fields = ("client_id", "first_name", "last_name")
     actions = ("block", "unblock", "release")
     fields = (
         "client_id",
@@ -110,7 +111,7 @@ class ClientAdmin(admin.ModelAdmin):
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Client], search_term: str
     ) -> tuple[QuerySet[Client], bool]:
-        """Find a fingerprint also as it is shown to people, in groups."""
+        """Find a part of a fingerprint as well, also as it is shown to people, in groups."""
         found, duplicates = super().get_search_results(request, queryset, search_term)
         digits = re.sub(r"[\s:-]", "", search_term).lower()
         if re.fullmatch(r"[0-9a-f]{4,32}", digits):

@@ -41,6 +41,7 @@ DEFAULTS: Final[dict[str, Any]] = {
     "CONNECTIONS_MAX": 10_000,
     "REGISTRATIONS_PER_SECOND": 200,
     "STORE_QUEUE_MAX": 10_000,
+    "HELD_BYTES_MAX": 536_870_912,
     # Sweeps, and what lies between processes.
     "SWEEP_SECONDS": 5,
     "LEASE_SECONDS": 30,

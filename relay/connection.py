@@ -18,7 +18,7 @@ from protocol.relay_protocol import Phase, RelayConnection
 from relay.limits import RelayLimits
 from relay.messages import Ended, Message
 from relay.metrics import counters
-from relay.outbox import Outbox
+from relay.outbox import HeldBytes, Outbox
 
 if TYPE_CHECKING:  # presence holds connections
     from relay.presence import LocalClient
@@ -35,6 +35,7 @@ class Connection:
     __slots__ = (
         "_abort_timer",
         "_ended",
+        "_held",
         "_task",
         "aborted",
         "client",
@@ -47,10 +48,18 @@ class Connection:
     )
 
     def __init__(
-        self, connection_id: str, *, relay_name: str, nonce: bytes, limits: RelayLimits, now: int
+        self,
+        connection_id: str,
+        *,
+        relay_name: str,
+        nonce: bytes,
+        limits: RelayLimits,
+        held: HeldBytes,
+        now: int,
     ) -> None:
         self.id = connection_id
         self.limits = limits
+        self._held = held
         self.machine: RelayConnection[Message] = RelayConnection(
             relay_name=relay_name, nonce=nonce, bounds=limits.bounds(Role.PERSON)
         )
@@ -77,14 +86,21 @@ class Connection:
 
     def offer(self, message: Message, now: int) -> bool:
         """Deliver a message if the client's window and the outbox have room for it."""
-        if not self.outbox.has_room(len(message.body) + FRAME_OVERHEAD_CHARS):
+        size = len(message.body)
+        if not self._held.has_room(size) or not self.outbox.has_room(size + FRAME_OVERHEAD_CHARS):
             return False
         if not self.machine.deliver(message.frame(), message, now):
             return False
+        self._held.add(size)
         message.holders += 1
         counters.delivered += 1
         self.flush()
         return True
+
+    def let_go(self, message: Message) -> None:
+        """A message that was delivered here is acknowledged, or is given back."""
+        self._held.add(-len(message.body))
+        message.holders -= 1
 
     def status(self, ended: Ended, *, stored: bool) -> None:
         """Tell the client what became of its message."""

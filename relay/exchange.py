@@ -147,7 +147,7 @@ class Exchange:
 
     def acked(self, connection: Connection, message: Message) -> None:
         """A recipient has a message safely."""
-        message.holders -= 1
+        connection.let_go(message)
         if not message.settled:
             self.settle(message)
         client = connection.client
@@ -210,8 +210,7 @@ class Exchange:
             return
         client = self.presence.local.get(ended.sender_key)
         if client is not None:
-            for connection in list(client.connections):
-                connection.status(ended, stored=True)
+            self._tell(client, [ended])
         elif self.elsewhere is not None:
             self.elsewhere.status_kept(ended.sender_key)
 
@@ -238,7 +237,7 @@ class Exchange:
             self.elsewhere.announce(client)
         unclaimed: list[int] = []
         for message in connection.machine.give_back():
-            message.holders -= 1
+            connection.let_go(message)
             if message.settled or message.holders > 0:
                 continue
             if message.row is None:
@@ -343,20 +342,26 @@ class Exchange:
                 told = client.status_hints
                 page = await self._database.run(mailbox.statuses, client.key)
                 client.has_more_statuses = len(page) == mailbox.STATUS_PAGE_MAX
-                for ended in page:
-                    for connection in list(client.connections):
-                        connection.status(ended, stored=True)
+                self._tell(client, [one for one in page if one.id not in client.forgetting])
         except DatabaseError as error:
             log.error("statuses.read_failed", error=type(error).__name__)
         finally:
             client.status_hints = 0
+
+    def _tell(self, client: LocalClient, page: list[Ended]) -> None:
+        for ended in page:
+            for connection in list(client.connections):
+                connection.status(ended, stored=True)
 
     def status_acked(self, connection: Connection, message_id: str) -> None:
         """A sender knows what became of his message."""
         client = connection.client
         if client is None:
             return
-        self.writer.forget_status(client.key, message_id)
+        client.forgetting.add(message_id)
+        self.writer.forget_status(
+            client.key, message_id, lambda: client.forgetting.discard(message_id)
+        )
         if client.has_more_statuses and not connection.machine.statuses_unacked:
             self.statuses_came(client.key)
 

@@ -36,6 +36,7 @@ from relay.database import DatabaseThread
 from relay.exchange import Exchange
 from relay.limits import RelayLimits
 from relay.metrics import counters
+from relay.outbox import HeldBytes
 from relay.shutdown import DrainOnSignals
 from relay.upkeep import Upkeep
 
@@ -65,7 +66,8 @@ class Hub:
         self.connections: set[Connection] = set()
         self.is_draining = False
         self._stopped = False
-        self._registrations = TokenBucket(
+        self._held = HeldBytes(self.limits.held_bytes_max)
+        self._beginnings = TokenBucket(
             self.limits.registrations_per_second, self.limits.registrations_per_second, clock()
         )
         self.bus = self._make_bus()
@@ -89,7 +91,7 @@ class Hub:
         self.is_draining = True
         for connection in list(self.connections):
             if connection.is_open:
-                connection.drain(random.randint(0, self.limits.reconnect_spread_ms))  # noqa: S311 - jitter
+                connection.drain(self._spread())
             else:
                 connection.fail(Code.DRAINING, "the relay goes away")
         deadline = self._loop.time() + self.limits.drain_seconds
@@ -134,6 +136,15 @@ class Hub:
         if departed:
             await self.database.run(leases.depart, departed)
 
+    def here(self) -> list[leases.Here]:
+        """Return the registered connections; from any thread."""
+        registered = ((one.id, one.client, one.role) for one in tuple(self.connections))
+        return [
+            leases.Here(connection_id, client.key, client.id, role)
+            for connection_id, client, role in registered
+            if client is not None and role is not None
+        ]
+
     async def settled(self) -> None:
         """Return once what connections left behind is in the database."""
         if not self._stopped:
@@ -151,7 +162,8 @@ class Hub:
 
     def revoke_soon(self, key: str) -> None:
         """Do the same from another thread."""
-        self._loop.call_soon_threadsafe(self.revoke, key)
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self.revoke, key)
 
     def _make_bus(self) -> Bus | None:
         """Return the bus to other processes; a layer within this process leads to none."""
@@ -189,17 +201,24 @@ class Hub:
             relay_name=relay_settings.NAME,
             nonce=os.urandom(32),
             limits=self.limits,
+            held=self._held,
             now=now,
         )
         self.connections.add(connection)
         counters.connections += 1
+        wait_ms = self._beginnings.take(now)
         if self.is_draining:
-            connection.fail(Code.DRAINING, "the relay goes away", self.limits.reconnect_spread_ms)
+            connection.fail(Code.DRAINING, "the relay goes away", self._spread())
         elif len(self.connections) > self.limits.connections_max:
-            connection.fail(
-                Code.OVERLOADED, "too many connections", self.limits.reconnect_spread_ms
-            )
+            connection.fail(Code.OVERLOADED, "too many connections", self._spread())
+        elif wait_ms:
+            after_ms = wait_ms + self._spread()
+            connection.fail(Code.RATE_LIMITED, "too many registrations at once", after_ms)
         return connection
+
+    def _spread(self) -> int:
+        """Return a random time: who is sent away at once shall not come back at once."""
+        return random.randint(0, self.limits.reconnect_spread_ms)  # noqa: S311 - no secret
 
     def closed(self, connection: Connection) -> None:
         """Forget a connection."""
@@ -218,17 +237,18 @@ class Hub:
     async def register(self, connection: Connection, event: RegistrationRequested) -> None:
         """Let a client in that has proven its key, if the directory agrees."""
         machine = connection.machine
-        wait_ms = self._registrations.take(clock())
-        if wait_ms:
-            connection.fail(Code.RATE_LIMITED, "too many registrations at once", wait_ms)
-            return
         present = self.exchange.presence.local.get(event.bundle.id.lower())
         if present and len(present.connections) >= self.limits.connections_per_client_max:
             connection.fail(Code.OVERLOADED, "this client has too many connections")
             return
         try:
             arrival = await self.database.run(
-                leases.arrive, event.bundle, event.role, connection.id, self.name
+                leases.arrive,
+                event.bundle,
+                event.role,
+                connection.id,
+                worker=self.name,
+                lease_until=clock() + self.limits.lease_ms,
             )
         except RelayError as error:
             connection.fail(error.code, error.detail, error.retry_after_ms)

@@ -6,6 +6,7 @@ Every function here runs in the database thread.
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from django.db import transaction
@@ -20,6 +21,7 @@ from relay.models import Client, Connection, StoredStatus, Worker
 
 __all__ = [
     "Arrival",
+    "Here",
     "Others",
     "arrive",
     "bury_dead",
@@ -50,14 +52,30 @@ class Others:
     """Process, client, role, number of connections."""
 
 
-def arrive(bundle: Bundle, role: Role, connection_id: str, worker: str) -> Arrival:
+@dataclass(frozen=True, slots=True)
+class Here:
+    """A registered connection of this process."""
+
+    connection_id: str
+    key: str
+    client_id: str
+    role: Role
+
+
+def arrive(
+    bundle: Bundle, role: Role, connection_id: str, *, worker: str, lease_until: int
+) -> Arrival:
     """Register a client and note its connection.
+
+    :param lease_until: the lease that the process gets if this is its very first sign of life.
 
     :raises RelayError: see :func:`relay.directory.register`; nothing is changed then.
     """
     with transaction.atomic(using=ALIAS):
         client = directory.register(bundle, role)
-        row, _ = Worker.objects.using(ALIAS).get_or_create(name=worker, defaults={"lease_until": 0})
+        row, _ = Worker.objects.using(ALIAS).get_or_create(
+            name=worker, defaults={"lease_until": lease_until}
+        )
         Connection.objects.using(ALIAS).create(
             connection_id=uuid.UUID(connection_id),
             client_key=client.id_key,
@@ -84,11 +102,30 @@ def depart(connections: list[tuple[str, str]]) -> None:
         Client.objects.using(ALIAS).filter(id_key__in=keys).update(last_seen=timezone.now())
 
 
-def renew(worker: str, channel: str, lease_until: int) -> None:
-    """Say that this process lives, and where it is reached."""
-    Worker.objects.using(ALIAS).update_or_create(
-        name=worker, defaults={"channel": channel, "lease_until": lease_until}
-    )
+def renew(worker: str, channel: str, lease_until: int, here: Callable[[], list[Here]]) -> None:
+    """Say that this process lives, and where it is reached.
+
+    :param here: gives its connections: where others took it for dead they are noted again.
+    """
+    with transaction.atomic(using=ALIAS):
+        row, is_new = Worker.objects.using(ALIAS).update_or_create(
+            name=worker, defaults={"channel": channel, "lease_until": lease_until}
+        )
+        if not is_new:
+            return
+        Connection.objects.using(ALIAS).bulk_create(
+            [
+                Connection(
+                    connection_id=uuid.UUID(one.connection_id),
+                    client_key=one.key,
+                    client_id=one.client_id,
+                    role=one.role.value,
+                    worker=row,
+                )
+                for one in here()
+            ],
+            ignore_conflicts=True,
+        )
 
 
 def stop(worker: str) -> None:

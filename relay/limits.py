@@ -49,8 +49,11 @@ class RelayLimits:
     """How many statuses are kept for one sender; beyond it the oldest are given up."""
     connections_max: int
     registrations_per_second: int
+    """How many connections may begin in a second: checking a registration costs time."""
     store_queue_max: int
     """How many messages and acknowledgements may wait for the database."""
+    held_bytes_max: int
+    """How much of all messages may be delivered and not acknowledged, over all connections."""
     sweep_seconds: float
     lease_ms: int
     """How long a process counts as alive after its last sign of life."""
@@ -83,6 +86,7 @@ class RelayLimits:
             connections_max=relay_settings.CONNECTIONS_MAX,
             registrations_per_second=relay_settings.REGISTRATIONS_PER_SECOND,
             store_queue_max=relay_settings.STORE_QUEUE_MAX,
+            held_bytes_max=relay_settings.HELD_BYTES_MAX,
             sweep_seconds=relay_settings.SWEEP_SECONDS,
             lease_ms=_ms(relay_settings.LEASE_SECONDS),
             forward_ms=_ms(relay_settings.FORWARD_SECONDS),

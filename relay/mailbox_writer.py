@@ -83,9 +83,10 @@ class MailboxWriter:
         """Keep a status for a sender who is away; ``done`` is called after the commit."""
         self._add(lambda batch: batch.ended.append(ended), lambda _: done(), _nothing)
 
-    def forget_status(self, sender_key: str, message_id: str) -> None:
-        """Drop a status that its sender acknowledged."""
-        self._add(lambda batch: batch.known.append((sender_key, message_id)), _no_news, _nothing)
+    def forget_status(self, sender_key: str, message_id: str, done: Callable[[], None]) -> None:
+        """Drop a status that its sender acknowledged; ``done`` is called however it ends."""
+        known = (sender_key, message_id)
+        self._add(lambda batch: batch.known.append(known), lambda _: done(), done)
 
     def unclaim(self, rows: list[int]) -> None:
         """Let other processes hand out rows that this one claimed."""
@@ -121,10 +122,13 @@ class MailboxWriter:
     async def _write(self, requests: list[_Request]) -> None:
         gone = await self._commit(requests)
         for request in requests:
-            if gone is None:
-                request.failed()
-            else:
-                request.committed(gone)
+            try:
+                if gone is None:
+                    request.failed()
+                else:
+                    request.committed(gone)
+            except Exception:
+                log.exception("mailbox.answer_failed")
 
     async def _commit(self, requests: list[_Request]) -> Gone | None:
         # Another process may have stored the same message meanwhile: then the second try sees it.
@@ -140,6 +144,9 @@ class MailboxWriter:
                 log.error(
                     "mailbox.write_failed", requests=len(requests), error=type(error).__name__
                 )
+                return None
+            except Exception:
+                log.exception("mailbox.write_failed")
                 return None
         return None
 

@@ -12,9 +12,27 @@ from typing import Any
 
 from protocol.relay_events import CloseReason
 
-__all__ = ["Outbox"]
+__all__ = ["HeldBytes", "Outbox"]
 
 AsgiSend = Callable[[dict[str, Any]], Awaitable[None]]
+
+
+class HeldBytes:
+    """How much is delivered and not acknowledged yet, over all connections of a process."""
+
+    __slots__ = ("_bytes", "_bytes_max")
+
+    def __init__(self, bytes_max: int) -> None:
+        self._bytes = 0
+        self._bytes_max = bytes_max
+
+    def has_room(self, size: int) -> bool:
+        """Return whether so much more may be held."""
+        return self._bytes + size <= self._bytes_max
+
+    def add(self, size: int) -> None:
+        """Hold so much more, or with a negative number less."""
+        self._bytes += size
 
 
 class Outbox:

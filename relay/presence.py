@@ -25,6 +25,7 @@ class LocalClient:
 
     __slots__ = (
         "connections",
+        "forgetting",
         "has_more_statuses",
         "hints",
         "id",
@@ -45,6 +46,8 @@ class LocalClient:
         """How often somebody said that mail may have come: so a pump knows if it missed one."""
         self.status_hints = 0
         """The same for statuses, while they are being told; else 0."""
+        self.forgetting: set[str] = set()
+        """Statuses that were acknowledged and are about to be deleted."""
         self.has_more_statuses = False
         """Whether more statuses wait than were told at once."""
 

@@ -38,10 +38,13 @@ class Upkeep:
         while True:
             await asyncio.sleep(TICK_SECONDS)
             now, loop_time = self._hub.clock(), loop.time()
-            for connection in list(self._hub.connections):
-                self._check(connection, now, loop_time)
-            if self._hub.bus is not None:
-                self._hub.bus.tick()
+            try:
+                for connection in list(self._hub.connections):
+                    self._check(connection, now, loop_time)
+                if self._hub.bus is not None:
+                    self._hub.bus.tick()
+            except Exception:
+                log.exception("watch.failed")
 
     async def sweep(self) -> None:
         """Look after the database every few seconds, until cancelled."""
@@ -50,6 +53,8 @@ class Upkeep:
                 await self.sweep_once()
             except DatabaseError as error:
                 log.error("sweep.database_failed", error=type(error).__name__)
+            except Exception:
+                log.exception("sweep.failed")
             await asyncio.sleep(self._hub.limits.sweep_seconds)
 
     async def sweep_once(self) -> None:
@@ -87,7 +92,8 @@ class Upkeep:
         channel = hub.bus.channel if hub.bus is not None else ""
         await hub.forget_departed()
         now = hub.clock()
-        await hub.database.run(leases.renew, hub.name, channel, now + hub.limits.lease_ms)
+        lease_until = now + hub.limits.lease_ms
+        await hub.database.run(leases.renew, hub.name, channel, lease_until, hub.here)
         for name in await hub.database.run(leases.bury_dead, now):
             log.warning("process.died", worker=name)
         if hub.bus is not None:

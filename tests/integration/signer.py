@@ -72,13 +72,12 @@ class Message:
             return refusal.code
 
 
-class Signer:
-    """Somebody at the relay who signs messages to one recipient, right ones and wrong ones."""
+class Author:
+    """Signs messages to one recipient, right ones and wrong ones."""
 
-    def __init__(self, key_file: KeyFile, recipient: Bundle, peer: Peer) -> None:
+    def __init__(self, key_file: KeyFile, recipient: Bundle) -> None:
         self.key_file = key_file
         self.recipient = recipient
-        self.peer = peer
 
     def order(self, content: msgspec.Struct, **changes: Any) -> Message:
         return self.message(content, **{"purpose": ORDER_PURPOSE, **changes})
@@ -125,6 +124,16 @@ class Signer:
         )
         return Message(signed, reply_key, envelope, issued + lifetime_ms)
 
+
+class Signer(Author):
+    """An author with a connection to the relay."""
+
+    def __init__(self, key_file: KeyFile, recipient: Bundle, peer: Peer) -> None:
+        super().__init__(key_file, recipient)
+        self.peer = peer
+        self.last_body = b""
+        """The body of the last answer as it travelled."""
+
     async def send(self, message: Message, *, suite: Suite = Suite.HYBRID) -> Answer | Code:
         """Send a message and return what the recipient answers."""
         return await self.send_body(message, message.sealed(self.recipient.encryption_key(suite)))
@@ -147,7 +156,8 @@ class Signer:
             delivered = await self.peer.take()
             if delivered.re == message.envelope.id:
                 assert (delivered.sender, delivered.kind) == (self.recipient.id, Kind.REPLY)
-                return message.read(unb64u(delivered.body))
+                self.last_body = unb64u(delivered.body)
+                return message.read(self.last_body)
 
     async def place(self, content: msgspec.Struct, **changes: Any) -> Answer | Code:
         """Sign and send an order."""

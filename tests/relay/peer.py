@@ -23,6 +23,7 @@ from protocol.frames import (
     Found,
     Kind,
     Lookup,
+    Publish,
     Register,
     RelayFrame,
     Role,
@@ -280,9 +281,21 @@ class Peer:
     async def refusal(self) -> Error:
         return await self.expect(Error)
 
+    async def ask_lookup(self, query: str) -> str:
+        """Ask for bundles and return the frame's id."""
+        frame_id = new_id()
+        await self.send_frame(Lookup(id=frame_id, query=query))
+        return frame_id
+
     async def lookup(self, query: str) -> Found:
-        await self.send_frame(Lookup(id=new_id(), query=query))
+        await self.ask_lookup(query)
         return await self.expect(Found)
+
+    async def ask_publish(self, who: Identity) -> str:
+        """Publish a bundle and return the frame's id."""
+        frame_id = new_id()
+        await self.send_frame(Publish(id=frame_id, bundle=who.bundle.signed))
+        return frame_id
 
     async def still_works(self) -> None:
         """Check that this connection, and the process behind it, go on."""
