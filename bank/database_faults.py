@@ -26,8 +26,9 @@ _CONTENDED_STATES: Final = frozenset({"40001", "40P01", "23505", "55P03"})
 # SQLite's primary result codes: busy, locked.
 _CONTENDED_SQLITE: Final = frozenset({5, 6})
 _SQLITE_CONSTRAINT_UNIQUE: Final = frozenset({2067, 1555})
-# The guards against REPLACE turn a duplicate into a trigger's refusal.
+# The guards against REPLACE turn a duplicate into a trigger's refusal, with these words.
 _SQLITE_CONSTRAINT_TRIGGER: Final = 1811
+_DUPLICATE_WORDS: Final = "rows are never changed"
 
 
 def fault_of(error: Exception) -> Fault:
@@ -40,7 +41,7 @@ def fault_of(error: Exception) -> Fault:
     if code is not None:
         if code & 0xFF in _CONTENDED_SQLITE or code in _SQLITE_CONSTRAINT_UNIQUE:
             return Fault.CONTENDED
-        if code == _SQLITE_CONSTRAINT_TRIGGER:
+        if code == _SQLITE_CONSTRAINT_TRIGGER and _DUPLICATE_WORDS in str(error):
             return Fault.CONTENDED
     if isinstance(error, (OperationalError, InterfaceError)):
         return Fault.DISCONNECTED

@@ -95,7 +95,7 @@ def _grants_for(
     person_id: int, identity_key: bytes, account_ids: Sequence[int], using: str
 ) -> Grants:
     """Read the permissions, after making sure that the key is in force."""
-    grants = load_grants([person_id], account_ids)
+    grants = load_grants([person_id], account_ids, using=using)
     standing = grants.standing(person_id)
     if standing is None or not standing.accepted or standing.identity_key != identity_key:
         raise BankError(Code.KEY_REVOKED, "the key that signed this is not in force")

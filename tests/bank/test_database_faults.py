@@ -1,0 +1,52 @@
+"""Which failures of the database are tried again, waited out, or blamed on an order."""
+
+from __future__ import annotations
+
+import pytest
+from django.db import DataError, IntegrityError, InterfaceError, OperationalError
+
+from bank.database_faults import Fault, fault_of
+
+
+def failure(kind: type[Exception], words: str = "", **facts: object) -> Exception:
+    """An exception of Django's, caused by one of the driver's with these attributes."""
+    error = kind(words)
+    error.__cause__ = type("DriverError", (Exception,), facts)()
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "fault"),
+    [
+        (failure(OperationalError, sqlstate="40P01"), Fault.CONTENDED),
+        (failure(OperationalError, sqlstate="40001"), Fault.CONTENDED),
+        (failure(IntegrityError, sqlstate="23505"), Fault.CONTENDED),
+        (failure(OperationalError, sqlstate="55P03"), Fault.CONTENDED),
+        (failure(IntegrityError, sqlstate="23514"), Fault.POISONED),
+        (failure(IntegrityError, sqlstate="23001"), Fault.POISONED),
+        (failure(DataError, sqlstate="22003"), Fault.POISONED),
+        (failure(OperationalError, sqlstate="57P01"), Fault.DISCONNECTED),
+        (failure(OperationalError, sqlstate=None), Fault.DISCONNECTED),
+        (InterfaceError("closed"), Fault.DISCONNECTED),
+        (failure(OperationalError, "database is locked", sqlite_errorcode=5), Fault.CONTENDED),
+        (failure(OperationalError, "locked", sqlite_errorcode=517), Fault.CONTENDED),
+        (failure(IntegrityError, "UNIQUE", sqlite_errorcode=2067), Fault.CONTENDED),
+        (
+            failure(
+                IntegrityError,
+                "bank_order: rows are never changed: a mistake is corrected by a reversal",
+                sqlite_errorcode=1811,
+            ),
+            Fault.CONTENDED,
+        ),
+        (
+            failure(IntegrityError, "only the ledger changes it", sqlite_errorcode=1811),
+            Fault.POISONED,
+        ),
+        (failure(IntegrityError, "CHECK", sqlite_errorcode=275), Fault.POISONED),
+        (failure(OperationalError, "disk is full", sqlite_errorcode=13), Fault.DISCONNECTED),
+        (ZeroDivisionError(), Fault.POISONED),
+    ],
+)
+def test_a_failure_means(error: Exception, fault: Fault) -> None:
+    assert fault_of(error) is fault
