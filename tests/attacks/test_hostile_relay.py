@@ -94,7 +94,7 @@ def replies(frame: object) -> bool:
     return isinstance(frame, Deliver) and frame.kind is Kind.REPLY
 
 
-# --- It substitutes keys ------------------------------------------------------------------------
+# --- It substitutes keys ---
 
 
 def finds(*bundles: SignedBundle) -> Callable[[RelayFrame], list[RelayFrame]]:
@@ -164,7 +164,7 @@ async def test_a_substituted_person_is_not_written_to(scene: Scene) -> None:
         assert ben.messages == []
 
 
-# --- It replays, delays, duplicates and reorders ------------------------------------------------
+# --- It replays, delays, duplicates and reorders ---
 
 
 async def test_what_is_delivered_often_is_booked_once(scene: Scene, ada: Person) -> None:
@@ -235,7 +235,7 @@ async def test_what_is_reordered_is_booked_once_each(scene: Scene, ada: Person) 
     assert numbers == sorted(numbers, reverse=True), "each has the receipt of its own order"
 
 
-# --- It alters ----------------------------------------------------------------------------------
+# --- It alters ---
 
 
 def _flip(body: str, place: int) -> str:
@@ -329,7 +329,7 @@ async def test_an_answer_to_another_order_is_no_answer(scene: Scene) -> None:
             accepted(await ada.customer.finish(record))
 
 
-# --- It lies and forges -------------------------------------------------------------------------
+# --- It lies and forges ---
 
 
 def _unsealed(code: Code) -> Callable[[Send], bytes]:
@@ -404,7 +404,7 @@ async def test_what_it_says_of_delivery_ends_no_order(scene: Scene, state: State
         accepted(await ada.customer.finish(record))
 
 
-# --- It passes on to somebody else ----------------------------------------------------------------
+# --- It passes on to somebody else ---
 
 
 async def test_an_order_that_is_passed_to_a_person_does_nothing(scene: Scene) -> None:
