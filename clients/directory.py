@@ -46,12 +46,19 @@ class Directory:
     async def lookup(self, query: str, *, within_ms: int = CALL_MS) -> list[Bundle]:
         """Return the bundles that the relay has for an id or a name, each checked by itself.
 
-        A bundle here is what the relay gave; whether it is whom one means is for :meth:`peer`.
+        Nobody of that id or name is an empty list. A bundle here is what the relay gave; whether it
+        is whom one means is for :meth:`peer`.
 
-        :raises RefusedError: as the relay refused, or ``bad_bundle`` for one that is not good.
+        :raises RefusedError: as the relay refused (``ambiguous_name`` with the candidates), or
+            ``bad_bundle`` for one that is not good.
         :raises RelayUnreachableError: no answer in time.
         """
-        result = await self._call(Lookup(self._new_id(), query), within_ms)
+        try:
+            result = await self._call(Lookup(self._new_id(), query), within_ms)
+        except RefusedError as error:
+            if error.code is Code.UNKNOWN_RECIPIENT:
+                return []
+            raise
         if not isinstance(result, Found):
             raise RelayUnreachableError("the relay answered a look-up with something else")
         try:
@@ -143,7 +150,13 @@ class Directory:
         if result is None:
             raise RelayUnreachableError("the relay did not answer in time")
         if isinstance(result, Error):
+            named = (
+                f"; it may be any of {', '.join(result.candidates)}" if result.candidates else ""
+            )
             raise RefusedError(
-                result.code, result.detail, proven=False, candidates=tuple(result.candidates)
+                result.code,
+                result.detail + named,
+                proven=False,
+                candidates=tuple(result.candidates),
             )
         return result

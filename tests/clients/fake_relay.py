@@ -177,14 +177,25 @@ class FakeRelay:
                 if deliver is not None and deliver.kind is not frames.Kind.REPLY:
                     await self.tell(deliver.sender, frame.id, session.id, frames.State.DELIVERED)
             case frames.Lookup():
-                found = self.find(frame.query)
-                await session.send(frames.Found(frame.id, frame.query, found))
+                await session.send(self.answer_lookup(frame))
             case frames.Publish():
                 self.bundles[session.id] = frame.bundle
                 generation = open_bundle(frame.bundle).generation
                 await session.send(frames.Published(frame.id, generation))
             case _:
                 raise AssertionError(frame)
+
+    def answer_lookup(self, frame: frames.Lookup) -> frames.RelayFrame:
+        found = self.find(frame.query)
+        if frame.query in self.substitutes:
+            return frames.Found(frame.id, frame.query, found)
+        if not found:
+            code = Code.UNKNOWN_RECIPIENT
+            return frames.Error(code, RETRY[code], id=frame.id)
+        if len(found) > 1:
+            code, names = Code.AMBIGUOUS_NAME, [open_bundle(signed).id for signed in found]
+            return frames.Error(code, RETRY[code], id=frame.id, candidates=names)
+        return frames.Found(frame.id, frame.query, found)
 
     def find(self, query: str) -> list[SignedBundle]:
         if query in self.substitutes:
