@@ -57,6 +57,16 @@ class RunningServer:
         pages = Path(f"/proc/{self.process.pid}/statm").read_text(encoding="ascii").split()[1]
         return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
+    @property
+    def relay_connections(self) -> int:
+        """How many connections its relay has."""
+        with urllib.request.urlopen(f"{self.url}/metrics", timeout=5) as answer:
+            lines = answer.read().decode().splitlines()
+        values = [
+            one.split()[1] for one in lines if one.startswith("tellerwire_relay_connections ")
+        ]
+        return int(float(values[0])) if values else 0
+
     def text(self) -> str:
         """Return what it logged so far."""
         return self.log.read_text(encoding="utf-8", errors="replace")

@@ -7,6 +7,8 @@ the connection, or at least the process, goes on where it should.
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 import os
 import signal
 from typing import Any
@@ -72,8 +74,8 @@ async def process_lives(server: RunningServer) -> None:
 
 
 @pytest.fixture
-def server(start: Start) -> RunningServer:
-    return start(relay={"ALLOWED_ORIGINS": ["https://bank.example"], "SWEEP_SECONDS": 0.3})
+def server(relay_server: RunningServer) -> RunningServer:
+    return relay_server
 
 
 # --- The frame ------------------------------------------------------------------------------
@@ -320,9 +322,6 @@ async def test_weak_key(server: RunningServer) -> None:
 
 
 def _with_identity_key(bundle: str, key: bytes) -> str:
-    import base64  # noqa: PLC0415
-    import json  # noqa: PLC0415
-
     members = json.loads(base64.urlsafe_b64decode(bundle + "=="))
     members["identity_key"] = b64u(key)
     return b64u(json.dumps(members).encode())
