@@ -19,7 +19,7 @@ from clients.commands.connected import (
 from clients.commands.options import Common, setup_of, with_common_options
 from clients.config import Config, load_config
 from clients.display import Display
-from clients.errors import UsageError
+from clients.errors import RelayUnreachableError, UsageError
 from clients.event_loop import run as run_loop
 from clients.outcomes import ExitStatus, status_of, text_text
 from clients.script import Script
@@ -60,7 +60,20 @@ def run(
     config = load_config(path)
     setup = setup_of(common, config)
     display = Display(as_json=json_lines)
-    end_with(run_loop(_run_script(setup, config, display, started, stay=not once)))
+    try:
+        status = run_loop(_run_script(setup, config, display, started, stay=not once))
+    except RelayUnreachableError:
+        total = len(config.actions)
+        for number in range(1, total + 1):
+            display.say(
+                f"action {number}/{total} not done: there was no connection to the relay",
+                event="action",
+                number=number,
+                actions=total,
+                ok=False,
+            )
+        raise
+    end_with(status)
 
 
 async def _run_script(
@@ -69,8 +82,8 @@ async def _run_script(
     loop = asyncio.get_running_loop()
     left = config.general.duration_seconds - (time.monotonic() - started)
     stop = asyncio.Event()
-    stop_on_signals(stop)
     async with connected(setup, display, show=True, wait_seconds=max(left, 0.1)) as session:
+        stop_on_signals(stop)
         bundle = setup.key_file.bundle
         display.say(
             f"connected to {setup.relay_url} as {bundle.name} ({bundle.id})",
@@ -141,8 +154,8 @@ def listen(
 
 async def _listen(setup: Setup, display: Display, seconds: float | None) -> None:
     stop = asyncio.Event()
-    stop_on_signals(stop)
     async with connected(setup, display, show=True) as session:
+        stop_on_signals(stop)
         display.warn(f"listening as {setup.key_file.bundle.name}; Ctrl-C ends it")
         show_waiting(session.state, display)
         closed = asyncio.ensure_future(session.client.wait_closed())

@@ -14,7 +14,7 @@ from clients.commands.connected import end_with, talk
 from clients.commands.options import Common, setup_of, with_common_options
 from clients.customer import OrderResult
 from clients.display import Display, amount_text, time_text
-from clients.errors import ClientError, UsageError
+from clients.errors import ClientError, OutcomeUnknownError, UsageError
 from clients.orders import meaning_of
 from clients.outcomes import ExitStatus, balance_text, order_text, status_of
 from clients.session import Session
@@ -350,7 +350,12 @@ def _carry_out(common: Common, order: Order, *, yes: bool, as_json: bool) -> Non
             return None
         return await customer.submit(order)
 
-    result = talk(setup, display, conversation)
+    try:
+        result = talk(setup, display, conversation)
+    except KeyboardInterrupt as stopped:
+        raise OutcomeUnknownError(
+            "stopped. If the order was sent already it may run; find out with: orders --finish"
+        ) from stopped
     if result is None:
         display.say("nothing was sent")
         raise typer.Exit(int(ExitStatus.FAILED))

@@ -5,16 +5,20 @@ from __future__ import annotations
 import csv
 import io
 import json
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from clients import person
 from protocol.encoding import b64u, unb64u
 from protocol.errors import Code
 from protocol.keys import format_fingerprint
+from tests.clients.fake_relay import until
 from tests.clients.test_messages import other_identity
-from tests.clients.typist import BackgroundWorld, Run, Typed, write_key
+from tests.clients.typist import PASSPHRASE, BackgroundWorld, Run, Typed, write_key
 from tests.clients.world import ADA, BANK, BEN
 
 
@@ -245,3 +249,45 @@ def test_refused_registration_is_said(
     result = run("balance", "account1", "--config", config)
     assert result.status == 1
     assert Code.ID_TAKEN.value in result.err
+
+
+def test_order_interrupted_by_a_person_is_not_lost(
+    run: Run, background: BackgroundWorld, config: Path, tmp_path: Path
+) -> None:
+    bank = background.world.bank
+    bank.silent_times = 999
+    words = ["transfer", "account1", "account2", "100", "--yes", "--config", str(config)]
+    process = subprocess.Popen(
+        [sys.executable, person.__file__, *words],
+        env={"TELLERWIRE_PASSPHRASE": PASSPHRASE, "TELLERWIRE_STATE": str(tmp_path / "state")},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    background.run(until(lambda: bool(bank.seen), seconds=20))
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=20)
+    assert process.returncode == 3
+    assert "orders --finish" in out
+    bank.silent_times = 0
+    assert run("orders", "--finish", "--config", config).status == 0
+    assert bank.booked == 1
+
+
+def test_killed_program_leaves_an_order_that_another_one_finishes(
+    run: Run, background: BackgroundWorld, config: Path, tmp_path: Path
+) -> None:
+    bank = background.world.bank
+    bank.silent_times = 999
+    words = ["transfer", "account1", "account2", "100", "--yes", "--config", str(config)]
+    process = subprocess.Popen(
+        [sys.executable, person.__file__, *words],
+        env={"TELLERWIRE_PASSPHRASE": PASSPHRASE, "TELLERWIRE_STATE": str(tmp_path / "state")},
+    )
+    background.run(until(lambda: bool(bank.seen), seconds=20))
+    process.kill()
+    process.wait(20)
+    bank.silent_times = 0
+    finished = run("orders", "--finish", "--config", config)
+    assert (finished.status, "ok: transfer 100" in finished.out) == (0, True)
+    assert bank.booked == 1
+    assert len({evidence for _, evidence in bank.seen}) == 1

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
+import pytest
+
+from clients import person
 from clients.storage import StateDirectory
 from protocol.keys import format_fingerprint
 from tests.clients.test_messages import other_identity, say
-from tests.clients.typist import BackgroundWorld, Run, write_config
+from tests.clients.typist import PASSPHRASE, BackgroundWorld, Run, write_config
 from tests.clients.world import ADA, BEN
 
 
@@ -177,3 +183,45 @@ def test_nothing_is_sent_of_a_script_with_a_wrong_action(
 def test_script_without_a_configuration_is_wrong_usage(run: Run) -> None:
     assert run("run").status == 2
     assert run("run", "/nowhere.json").status == 2
+
+
+def test_script_without_a_relay_says_what_was_not_done(run: Run, config: Path) -> None:
+    contents = json.loads(config.read_text(encoding="utf-8"))
+    contents |= {
+        "server": {"ip": "127.0.0.1", "port": 1},
+        "actions": ["SEND [ben] Hello", "SEND [bank] SUB [account1] [1]"],
+        "general": {"duration": 0.3},
+    }
+    config.write_text(json.dumps(contents), encoding="utf-8")
+    done = run("run", config)
+    assert done.status == 1
+    assert [line.split(":")[0] for line in done.out.splitlines()] == [
+        "action 1/2 not done",
+        "action 2/2 not done",
+    ]
+    assert "no connection to the relay" in done.err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_listening_ends_in_good_order_when_it_is_asked_to(
+    background: BackgroundWorld, config: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    environment = {
+        "TELLERWIRE_PASSPHRASE": PASSPHRASE,
+        "TELLERWIRE_STATE": str(tmp_path / "state"),
+        "PYTHONUNBUFFERED": "1",
+    }
+    program = Path(person.__file__)
+    process = subprocess.Popen(
+        [sys.executable, program, "listen", "--config", config],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    assert "listening as Ärlig, Ada" in process.stderr.readline()
+    process.send_signal(number)
+    out, err = process.communicate(timeout=20)
+    assert (process.returncode, out, err) == (0, "", "")
+    assert background.world.relay.registrations == 2
