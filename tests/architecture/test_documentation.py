@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import pytest
 from django.core.management import get_commands
 from typer.main import get_command
 
+from bank.conf import DEFAULTS as BANK_DEFAULTS
 from clients import person
+from relay.conf import DEFAULTS as RELAY_DEFAULTS
 
 HOME = Path(__file__).resolve().parents[2]
 PAGES = sorted(
@@ -162,6 +165,13 @@ def _without_files(settings: set[str]) -> set[str]:
 def test_every_setting_is_explained() -> None:
     explained = set(_SETTING.findall(_text(HOME / "docs" / "operations.md")))
     assert sorted(_without_files(_settings_in_code()) - _without_files(explained)) == []
+
+
+@pytest.mark.parametrize("defaults", [BANK_DEFAULTS, RELAY_DEFAULTS], ids=["bank", "relay"])
+def test_every_bound_is_explained(defaults: Mapping[str, Any]) -> None:
+    explained = set(re.findall(r"`([A-Z][A-Z_]+)`", _text(HOME / "docs" / "operations.md")))
+    bounds = {name for name, value in defaults.items() if isinstance(value, int | float)}
+    assert sorted(bounds - explained) == []
 
 
 def test_no_setting_is_explained_that_nothing_reads() -> None:
