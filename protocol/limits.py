@@ -30,7 +30,7 @@ QUERY_CHARS_MAX: Final = 2 * NAME_CHARS_MAX + 8
 ACCOUNT_NUMBER_CHARS_MAX: Final = 34
 CURRENCY_CODE_CHARS_MAX: Final = 12
 CURRENCY_EXPONENT_MAX: Final = 6
-AMOUNT_CHARS_MAX: Final = 32
+AMOUNT_CHARS_MAX: Final = 256
 AMOUNT_MINOR_UNITS_MAX: Final = 10**15
 """The largest amount of one order; 9,000 of them still fit a signed 64-bit balance."""
 MEMO_CHARS_MAX: Final = 140

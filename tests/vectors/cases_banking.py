@@ -25,7 +25,7 @@ def order() -> dict[str, Any]:
             _refused("no operation", {"account": "account2", "amount": "1"}),
             _refused("no amount", {"operation": "withdraw", "account": "account2"}),
             _refused("an amount that is a number", WITHDRAW | {"amount": 12.5}),
-            _refused("an amount of 33 characters", WITHDRAW | {"amount": "1" * 33}),
+            _refused("an amount of 257 characters", WITHDRAW | {"amount": "1" * 257}),
             _refused("an account that is none", WITHDRAW | {"account": "-1"}),
             _refused("a currency in small letters", WITHDRAW | {"currency": "eur"}),
             _refused("a memo of 141 characters", WITHDRAW | {"memo": "m" * 141}),
