@@ -46,7 +46,7 @@ class Cast:
             "driver": self._start_driver,
         }
         self.running = {name: start() for name, start in self._starters.items()}
-        for name in NAMES:
+        for name in self.running:
             self.wait_ready(name)
 
     def kill(self, *names: str) -> None:
