@@ -23,7 +23,7 @@ from tests.faults.reconciliation import differences, total_of_customers
 from tests.installation import ADA, Installation
 
 ORDERS: Final = 200
-KILLS_OF_EACH: Final = 4
+KILLS_OF_EACH: Final = 3
 KILL_DELAY_SECONDS_MAX: Final = 0.08
 SECOND_VICTIM_CHANCE: Final = 0.3
 
