@@ -77,17 +77,19 @@ def test_what_comes_later_is_said_nowhere(code: Code) -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "codes"),
+    ("files", "codes"),
     [
-        ("test_relay_codes.py", set(RELAY_CODES)),
-        ("test_end_to_end_codes.py", set(END_TO_END_CODES)),
-        ("test_bank_codes.py", set(BANK_CODES)),
+        ("test_relay_codes", set(RELAY_CODES)),
+        ("test_end_to_end_codes", set(END_TO_END_CODES)),
+        ("test_bank_codes", set(BANK_CODES)),
     ],
 )
-def test_this_check_notices_when_a_file_is_gone(
-    provoking: Provoking, file: str, codes: set[Code]
+def test_this_check_notices_when_a_layer_loses_its_tests(
+    provoking: Provoking, files: str, codes: set[Code]
 ) -> None:
-    left = {code: {test for test in tests if file not in test} for code, tests in provoking.items()}
+    left = {
+        code: {test for test in tests if files not in test} for code, tests in provoking.items()
+    }
     assert without_a_test(left) == codes - set(LATER)
 
 
