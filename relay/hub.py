@@ -74,6 +74,7 @@ class Hub:
         self.clock = clock
         self._tasks: list[asyncio.Task[None]] = []
         self._departed: list[tuple[str, str]] = []
+        self._departures = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._signals: DrainOnSignals | None = None
 
@@ -82,7 +83,12 @@ class Hub:
     def start(self) -> None:
         """Start what runs beside the connections."""
         upkeep = Upkeep(self)
-        for coroutine in (self.exchange.writer.run(), upkeep.watch(), self._join_others(upkeep)):
+        for coroutine in (
+            self.exchange.writer.run(),
+            self.forget_departures(),
+            upkeep.watch(),
+            self._join_others(upkeep),
+        ):
             self._tasks.append(self._loop.create_task(coroutine))
         self._signals = DrainOnSignals(self.drain)
 
@@ -132,9 +138,27 @@ class Hub:
 
     async def forget_departed(self) -> None:
         """Take connections that ended out of the database."""
-        departed, self._departed = self._departed, []
-        if departed:
-            await self.database.run(leases.depart, departed)
+        while self._departed:
+            departed, self._departed = self._departed, []
+            try:
+                await self.database.run(leases.depart, departed)
+            except DatabaseError:
+                self._departed += departed  # for the next sweep
+                raise
+
+    async def forget_departures(self) -> None:
+        """Do this whenever a connection has ended, until cancelled."""
+        while True:
+            await self._departures.wait()
+            self._departures.clear()
+            try:
+                await self.forget_departed()
+            except DatabaseError as error:
+                log.error("departures.database_failed", error=type(error).__name__)
+
+    def _note_departure(self, connection_id: str, key: str) -> None:
+        self._departed.append((connection_id, key))
+        self._departures.set()
 
     def here(self) -> list[leases.Here]:
         """Return the registered connections; from any thread."""
@@ -230,7 +254,7 @@ class Hub:
         self.exchange.left(connection)
         if client is not None:
             log.info("client.left", client=client.id)
-            self._departed.append((connection.id, client.key))
+            self._note_departure(connection.id, client.key)
 
     # What a client asks for that needs the database.
 
@@ -258,7 +282,7 @@ class Hub:
             connection.fail(Code.OVERLOADED, "the directory is not available")
             return
         if machine.phase is not Phase.REGISTERING:
-            self._departed.append((connection.id, arrival.key))
+            self._note_departure(connection.id, arrival.key)
             return
         machine.accept(
             connection=connection.id,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from protocol.frames import Deliver, Kind, Role, State
-from tests.integration.processes import Start
+from tests.integration.processes import RunningServer
 from tests.relay.peer import BODY, identity, join, new_id
 
 
-async def test_a_message_reaches_who_is_connected(start: Start) -> None:
-    url = start().relay_url
+async def test_a_message_reaches_who_is_connected(relay_server: RunningServer) -> None:
+    url = relay_server.relay_url
     async with await join(url, identity("ada")) as ada, await join(url, identity("ben")) as ben:
         sent = await ada.post("ben", kind=Kind.REQUEST)
         delivered = await ben.take()
@@ -22,8 +22,8 @@ async def test_a_message_reaches_who_is_connected(start: Start) -> None:
         assert await ben.silent()
 
 
-async def test_mail_waits_for_the_absent_in_order(start: Start) -> None:
-    url = start().relay_url
+async def test_mail_waits_for_the_absent_in_order(relay_server: RunningServer) -> None:
+    url = relay_server.relay_url
     absent = identity("ben")
     async with await join(url, absent):
         pass
@@ -40,8 +40,8 @@ async def test_mail_waits_for_the_absent_in_order(start: Start) -> None:
             assert {status.state for status in told} == {State.DELIVERED}
 
 
-async def test_services_share_and_persons_all_get_everything(start: Start) -> None:
-    url = start().relay_url
+async def test_services_share_and_persons_all_get_everything(relay_server: RunningServer) -> None:
+    url = relay_server.relay_url
     bank, person = identity("bank"), identity("ben")
     async with (
         await join(url, bank, Role.SERVICE) as one,
@@ -59,8 +59,8 @@ async def test_services_share_and_persons_all_get_everything(start: Start) -> No
         assert await ada.silent()
 
 
-async def test_what_was_not_acknowledged_is_delivered_again(start: Start) -> None:
-    url = start().relay_url
+async def test_what_was_not_acknowledged_is_delivered_again(relay_server: RunningServer) -> None:
+    url = relay_server.relay_url
     ben = identity("ben")
     async with await join(url, identity("ada")) as ada:
         sent = [new_id() for _ in range(3)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -14,7 +14,9 @@ from protocol.errors import Code
 from protocol.frames import Deliver, Kind, Role, State
 from relay import directory
 from relay.models import Client, Connection, Mail, Worker
-from tests.integration.processes import RunningServer, Start
+from tests.databases import TestDatabases
+from tests.integration.processes import RunningServer, Start, servers
+from tests.integration.shared_relay import forget_clients
 from tests.relay.peer import Peer, dial, identity, join
 
 BOUNDS: dict[str, Any] = {
@@ -37,6 +39,24 @@ def begin(start: Start, redis_url: str) -> Callable[..., RunningServer]:
         )
 
     return begin
+
+
+@pytest.fixture(scope="module")
+def _module_pair(
+    module_databases: TestDatabases, redis_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[RunningServer, RunningServer]]:
+    extra = {"TELLERWIRE_REDIS_URL": redis_url}
+    with servers(module_databases.environment, tmp_path_factory.mktemp("pair")) as starter:
+        yield starter(relay=BOUNDS, extra=extra), starter(relay=BOUNDS, extra=extra)
+
+
+@pytest.fixture
+def pair(
+    _module_pair: tuple[RunningServer, RunningServer],
+) -> tuple[RunningServer, RunningServer]:
+    """Two processes that know nobody, for tests that leave them alive."""
+    forget_clients(*_module_pair)
+    return _module_pair
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
@@ -62,9 +82,9 @@ async def know_each_other(one: Peer, other: Peer) -> None:
 
 
 async def test_clients_of_two_processes_reach_each_other_in_order(
-    begin: Callable[..., RunningServer],
+    pair: tuple[RunningServer, RunningServer],
 ) -> None:
-    left, right = begin(), begin()
+    left, right = pair
     async with (
         await join(left.relay_url, identity("ada")) as ada,
         await join(right.relay_url, identity("ben")) as ben,
@@ -83,9 +103,9 @@ async def test_clients_of_two_processes_reach_each_other_in_order(
 
 
 async def test_persons_get_everything_everywhere_and_services_share(
-    begin: Callable[..., RunningServer],
+    pair: tuple[RunningServer, RunningServer],
 ) -> None:
-    left, right = begin(), begin()
+    left, right = pair
     ben, bank = identity("ben"), identity("bank")
     async with (
         await join(left.relay_url, identity("ada")) as ada,
@@ -104,9 +124,9 @@ async def test_persons_get_everything_everywhere_and_services_share(
 
 
 async def test_mail_stored_at_one_process_is_delivered_at_the_other(
-    begin: Callable[..., RunningServer],
+    pair: tuple[RunningServer, RunningServer],
 ) -> None:
-    left, right = begin(), begin()
+    left, right = pair
     ben = identity("ben")
     async with await join(right.relay_url, ben):
         pass
@@ -121,9 +141,9 @@ async def test_mail_stored_at_one_process_is_delivered_at_the_other(
 
 
 async def test_what_a_lost_connection_held_is_stored_by_its_process(
-    begin: Callable[..., RunningServer],
+    pair: tuple[RunningServer, RunningServer],
 ) -> None:
-    left, right = begin(), begin()
+    left, right = pair
     ben = identity("ben")
     async with await join(left.relay_url, identity("ada")) as ada:
         async with await join(right.relay_url, ben) as first:
@@ -194,9 +214,9 @@ async def test_a_service_that_dies_hands_its_mail_to_another_process(
 
 
 async def test_a_blocked_client_is_closed_at_every_process(
-    begin: Callable[..., RunningServer],
+    pair: tuple[RunningServer, RunningServer],
 ) -> None:
-    left, right = begin(), begin()
+    left, right = pair
     ada = identity("ada")
     async with await join(left.relay_url, ada) as one, await join(right.relay_url, ada) as other:
         row = await Client.objects.aget(id_key="ada")
