@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from clients import person
+from protocol import limits
 from protocol.encoding import b64u, unb64u
 from protocol.errors import Code
 from protocol.keys import format_fingerprint
@@ -128,7 +129,7 @@ def test_wrong_accounts_and_amounts_are_named_before_anything_is_sent(
         ("transfer", "acc ount", "account2", "100"),
         ("transfer", "account1", "account2", ""),
         ("deposit", "", "1"),
-        ("withdraw", "account1", "1" * 33),
+        ("withdraw", "account1", "1" * (limits.AMOUNT_CHARS_MAX + 1)),
         ("transfer", "account1", "account2", "1", "--memo", "x" * 141),
     ):
         result = run(*words, "--yes", "--config", config)
