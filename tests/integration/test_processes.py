@@ -22,6 +22,7 @@ from tests.installation import ADA, BEN, Installation, RunningProgram, ServerKin
 __all__ = ["installation"]
 
 ACCOUNTS = ("account1", "account2", "account3")
+DURATION_SECONDS = 90
 
 
 def balances() -> dict[str, int]:
@@ -33,12 +34,18 @@ def orders_of(person: str) -> int:
 
 
 def configure(
-    installation: Installation, person: str, actions: list[str], *, port: int | None = None
+    installation: Installation,
+    person: str,
+    actions: list[str] | None = None,
+    *,
+    port: int | None = None,
 ) -> str:
-    """Give a person other actions than the demo's, and perhaps another server."""
+    """Give a person more time than the demo does, perhaps other actions and another server."""
     path = installation.place.config(person)
     content = json.loads(path.read_text(encoding="utf-8"))
-    content["actions"] = actions
+    if actions is not None:
+        content["actions"] = actions
+    content["general"]["duration"] = DURATION_SECONDS
     if port is not None:
         content["server"]["port"] = str(port)
     path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
@@ -84,6 +91,8 @@ def test_people_and_bank_through_either_server(
     """The demo's own configurations, both programs at the same time."""
     server = installation.start_server(kind)
     bank = installation.start_bank()
+    for person in (ADA, BEN):
+        configure(installation, person)
     ada_said, ben_said = run_until(
         installation,
         (ADA, "message from Beispiel, Ben (demo-ben): Hello Ada, here is Ben.", "action 3/3"),
@@ -215,7 +224,7 @@ def test_orders_go_on_while_one_bank_ends_and_another_is_killed(
 def test_a_person_at_one_server_and_the_bank_at_another(
     installation: Installation, redis_url: str
 ) -> None:
-    """Two servers on one database and one Redis; a third way between them is not needed."""
+    """Two servers, one Redis; then the bank's server is killed, and missed until it is back."""
     redis = {"TELLERWIRE_REDIS_URL": redis_url}
     other_port = free_port()
     near = installation.start_server(environment=redis)
@@ -230,12 +239,12 @@ def test_a_person_at_one_server_and_the_bank_at_another(
         (BEN, "message from Ärlig, Ada (demo-ada): Hello from the other", "action 1/1 ok"),
     )
     assert balances() == {"account1": 995, "account2": 1005, "account3": 1000}
-    # The server of the bank goes: the bank comes back at no other address, the order waits.
+    # The bank knows no other address than that of the server that is killed: the orders wait.
     far.kill()
     waiting = installation.start("ada", ["-m", "clients.person", "run", "--once", here])
     waiting.wait_for_text("connected to")
     installation.start_server(environment=redis, port=other_port)
-    assert waiting.wait(40) == 0, waiting.text()
+    assert waiting.wait(DURATION_SECONDS) == 0, waiting.text()
     assert balances() == {"account1": 990, "account2": 1010, "account3": 1000}
     assert near.is_alive
     assert bank.stop() == 0
