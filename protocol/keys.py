@@ -148,6 +148,7 @@ def verify(identity_key: bytes, signature: bytes, message: bytes) -> bool:
     return True
 
 
+@lru_cache(maxsize=4_096)
 def fingerprint(client_id: str, identity_key: bytes) -> bytes:
     """Return the 16-byte fingerprint that binds an id to an identity key."""
     encoded = pae("tw1 fingerprint", client_id, identity_key)
