@@ -58,6 +58,11 @@ class RunningServer:
         return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
     @property
+    def open_files(self) -> int:
+        """How many files and sockets the process has open now."""
+        return sum(1 for _ in Path(f"/proc/{self.process.pid}/fd").iterdir())
+
+    @property
     def relay_connections(self) -> int:
         """How many connections its relay has."""
         with urllib.request.urlopen(f"{self.url}/metrics", timeout=5) as answer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -35,6 +36,12 @@ def read_again(peer: Peer) -> None:
     transport.resume_reading()
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(15):
+        while not condition():
+            await asyncio.sleep(0.05)
+
+
 def _transport(connection: ClientConnection) -> Any:
     return connection.transport
 
@@ -51,13 +58,14 @@ async def test_a_client_that_reads_nothing_is_closed_and_memory_stays_flat(
     ben = identity("ben")
     async with await join(url, identity("ada")) as ada, await join(url, ben) as stalled:
         stop_reading(stalled)
-        before = server.memory_bytes
+        before, files = server.memory_bytes, server.open_files
         sent = [await ada.post("ben", body=BIG_BODY) for _ in range(200)]
         # All end up in the mailbox: what did not fit the window at once, the rest afterwards.
         states = {(await ada.status()).state for _ in sent}
         assert states == {State.QUEUED}
         assert server.memory_bytes - before < 40 * MEBIBYTE
         await ada.still_works()
+        await until(lambda: server.open_files < files)  # the socket is gone, read or not
         async with await join(url, ben) as again:
             assert [(await again.take()).id for _ in sent] == sent
         read_again(stalled)
