@@ -17,8 +17,6 @@ HOME: Final = Path(__file__).resolve().parent.parent.parent
 FIXTURES: Final = HOME / "fixtures"
 PASSPHRASE: Final = "demo"
 OPERATOR: Final = "operator"
-SCRIPT_SECONDS: Final = 6
-"""How long the two people stay, so that each is there for the other's greeting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +73,6 @@ def prepare(folder: Path, port: int | None = None) -> Installation:
     for config in folder.glob("demo-*.json"):
         contents = json.loads(config.read_text(encoding="utf-8"))
         contents["server"] = {"ip": "127.0.0.1", "port": str(chosen)}
-        contents["general"]["duration"] = SCRIPT_SECONDS
         config.write_text(json.dumps(contents, ensure_ascii=False, indent=2), encoding="utf-8")
     return Installation(folder, chosen, secrets.token_urlsafe(9))
 

@@ -79,11 +79,14 @@ class Program:
         """Return what the program has printed so far."""
         return self.log.read_text(encoding="utf-8", errors="replace")
 
-    def is_ready(self, ready: Callable[[], bool]) -> bool:
-        """Return whether ``ready`` holds.
+    def wait_for(self, ready: Callable[[str], bool], seconds: float, meaning: str) -> None:
+        """Wait until ``ready(its output)`` holds.
 
-        :raises DemoError: the program ended instead.
+        :raises DemoError: the program ended instead, or the time did.
         """
+        wait_until(lambda: self._is_ready(lambda: ready(self.output())), seconds, meaning)
+
+    def _is_ready(self, ready: Callable[[], bool]) -> bool:
         if self.process.poll() is not None:
             tail = "\n".join(self.output().splitlines()[-LOG_LINES_SHOWN:])
             raise DemoError(f"{self.name} ended with {self.process.returncode}:\n{tail}")
@@ -132,7 +135,7 @@ class Programs:
             )
         program = Program(name, process, log)
         self._running.append(program)
-        wait_until(lambda: program.is_ready(lambda: ready(program.output())), READY_SECONDS, name)
+        program.wait_for(ready, READY_SECONDS, name)
         return program
 
     def run(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from bankproject.demo.installation import Installation
-from bankproject.demo.processes import DemoError, Programs
+from bankproject.demo.processes import DemoError, Program, Programs
 from bankproject.demo.transcript import Transcript
 
 __all__ = ["EXPECTED", "play"]
@@ -18,6 +19,12 @@ ADA: Final = "demo-ada"
 BEN: Final = "demo-ben"
 EXPECTED: Final = {"account1": "900", "account2": "1000", "account3": "1000"}
 _REFUSED: Final = 1
+SCRIPT_SECONDS: Final = 55.0
+_SCRIPTS: Final = (
+    ("Ada", ADA, ("action 1/3", "action 2/3", "action 3/3", "message from")),
+    ("Ben", BEN, ("action 1/1", "message from")),
+)
+"""Who runs a script, and what its output has to tell before it may end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +40,11 @@ class _Stage:
         finished = self.programs.run(arguments, expected=(expected,))
         return finished.stdout
 
-    def script(self, person: str) -> str:
-        """Run a person's scripted actions, the original's way of using the system."""
+    def script(self, person: str) -> Program:
+        """Start a person's scripted actions, the original's way of using the system."""
         config = str(self.installation.config(person))
-        return self.programs.run(["-m", "clients.person", "run", config]).stdout
+        arguments = ["-m", "clients.person", "run", config]
+        return self.programs.start(person, arguments, lambda output: "connected to" in output)
 
 
 def play(programs: Programs, installation: Installation, transcript: Transcript) -> None:
@@ -54,14 +62,26 @@ def play(programs: Programs, installation: Installation, transcript: Transcript)
 
 def _scripts(stage: _Stage) -> None:
     stage.transcript.step(
-        "Ada and Ben run their scripts at the same time",
+        "Ada and Ben run their scripts",
         "They greet each other, Ada by id and Ben by name; Ada moves the club's money.",
     )
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        ben = pool.submit(stage.script, BEN)
-        ada = pool.submit(stage.script, ADA)
-        stage.transcript.said("Ada", ada.result())
-        stage.transcript.said("Ben", ben.result())
+    scripts = [(name, stage.script(person), done) for name, person, done in _SCRIPTS]
+    for name, script, done in scripts:
+        script.wait_for(
+            partial(_tells, done),
+            SCRIPT_SECONDS,
+            f"{name}'s actions, and the other's greeting",
+        )
+    for name, script, _ in scripts:
+        # The configuration lets them stay for a minute; everything that they came for is done.
+        script.stop()
+        stage.transcript.said(name, script.output())
+        if script.process.returncode != 0:
+            raise DemoError(f"{name}'s script ended with {script.process.returncode}")
+
+
+def _tells(words: Sequence[str], output: str) -> bool:
+    return all(word in output for word in words)
 
 
 def _refusals(stage: _Stage) -> None:
