@@ -11,14 +11,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.models import Field, Lookup, QuerySet
+from django.db.models import Field, ForeignKey, Lookup, QuerySet
 from django.db.models.sql.compiler import SQLCompiler
 
-__all__ = ["CompiledQuery", "Slot"]
+__all__ = ["CompiledQuery", "Slot", "is_plain"]
+
+_PLAIN: Final = frozenset({"BigAutoField", "BigIntegerField", "CharField", "TextField"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +93,14 @@ class CompiledQuery:
         return [tuple(row) for row in converted]
 
 
+@cache
+def is_plain(field: Field[Any, Any]) -> bool:
+    """Return whether a field's values go to every database as they are: text and integers."""
+    if isinstance(field, ForeignKey):
+        return is_plain(field.target_field)
+    return field.get_internal_type() in _PLAIN
+
+
 def _compile(queryset: QuerySet[Any, Any], connection: BaseDatabaseWrapper) -> _Plan:
     compiler = queryset.query.get_compiler(connection=connection)
     sql, parameters = compiler.as_sql()
@@ -103,9 +114,9 @@ def _bind(
 ) -> Any:
     if not isinstance(parameter, _Parameter):
         return parameter
-    prepared = [
-        parameter.field.get_db_prep_value(value, connection) for value in slots[parameter.name]
-    ]
+    prepared = list(slots[parameter.name])
+    if not is_plain(parameter.field):
+        prepared = [parameter.field.get_db_prep_value(value, connection) for value in prepared]
     return prepared if connection.vendor == "postgresql" else json.dumps(prepared)
 
 

@@ -11,11 +11,14 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from typing import Protocol
+from functools import lru_cache
+from itertools import chain
+from typing import Any, Protocol
 
 from django.db import connections
-from django.db.models import Model
+from django.db.models import Field, Model
 
+from bank.compiled import is_plain
 from bank.models import Entry, Order, Transfer
 
 __all__ = ["EntryRow", "LedgerWriter", "OrderRow", "PortableWriter", "TransferRow", "WriteSet"]
@@ -92,10 +95,20 @@ class PortableWriter:
         _update_balances(rows.balances, using)
 
 
+@dataclass(frozen=True, slots=True)
+class _Insertion:
+    """How rows of one kind are written: the statement, and what their values need before."""
+
+    head: str
+    places: str
+    fields: tuple[tuple[str, Field[Any, Any] | None], ...]
+    """Each attribute with the field that prepares its values; None for those that need nothing."""
+
+
 def _insert(
     model: type[Model], rows: Sequence[OrderRow | TransferRow | EntryRow], using: str
 ) -> None:
-    """Insert rows with one prepared statement.
+    """Insert rows with one statement.
 
     ``bulk_create`` makes an object of every row and puts a statement together for every batch,
     which for a batch of one takes longer than everything that the database does.
@@ -103,22 +116,34 @@ def _insert(
     if not rows:
         return
     connection = connections[using]
-    fields = {field.attname: field for field in model._meta.concrete_fields}
-    written = [fields[name] for name in rows[0].__slots__]
-    quote = connection.ops.quote_name
-    columns = ", ".join(quote(field.column) for field in written if field.column)
-    places = ", ".join(["%s"] * len(written))
+    insertion = _insertion(model, tuple(rows[0].__slots__), connection.vendor)
+    values = [
+        [
+            getattr(row, name)
+            if field is None
+            else field.get_db_prep_save(getattr(row, name), connection)
+            for name, field in insertion.fields
+        ]
+        for row in rows
+    ]
     with connection.cursor() as cursor:
-        cursor.executemany(
-            f"INSERT INTO {quote(model._meta.db_table)} ({columns}) VALUES ({places})",  # noqa: S608 - only names of the model
-            [
-                [
-                    field.get_db_prep_save(getattr(row, field.attname), connection)
-                    for field in written
-                ]
-                for row in rows
-            ],
-        )
+        if connection.vendor == "sqlite":
+            cursor.executemany(insertion.head + insertion.places, values)
+        else:
+            # One round trip, however many rows.
+            places = ", ".join([insertion.places] * len(rows))
+            cursor.execute(insertion.head + places, list(chain.from_iterable(values)))
+
+
+@lru_cache
+def _insertion(model: type[Model], names: tuple[str, ...], vendor: str) -> _Insertion:
+    fields = {field.attname: field for field in model._meta.concrete_fields}
+    columns = ", ".join(f'"{fields[name].column}"' for name in names)
+    return _Insertion(
+        head=f'INSERT INTO "{model._meta.db_table}" ({columns}) VALUES ',  # noqa: S608 - names of the model
+        places="(" + ", ".join(["%s"] * len(names)) + ")",
+        fields=tuple((name, None if is_plain(fields[name]) else fields[name]) for name in names),
+    )
 
 
 def _update_balances(balances: Mapping[int, int], using: str) -> None:

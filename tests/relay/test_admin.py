@@ -91,6 +91,7 @@ def test_clients_are_listed_with_fingerprints_and_counts_and_no_message(operator
         format_fingerprint(ADA.bundle.fingerprint),
         ADA.bundle.fingerprint.hex()[4:20].upper(),
     ],
+    ids=["id", "name", "fingerprint", "part of the fingerprint"],
 )
 def test_clients_are_found(operator: Browser, query: str) -> None:
     response = operator.get(CHANGELIST, {"q": query})
