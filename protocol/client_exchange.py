@@ -97,7 +97,9 @@ class Exchange:
     tries_made: int = 0
     paused_until: int = 0
     """Not sent again before this."""
-    was_queued: bool = False
+    status_may_be_kept: bool = False
+    """The relay may keep a status of it until it is acknowledged: the message was queued, or the
+    connection on which it was sent broke."""
     refetch: bool = False
     """The recipient's keys have to be fetched again before the next try."""
     code: Code | None = None

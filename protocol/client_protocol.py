@@ -111,7 +111,7 @@ class ClientProtocol:
             if exchange.stage is not Stage.DUE and exchange.stage is not Stage.WAITING:
                 exchange.tries_left += 1  # the try ended by no fault of the recipient
             if exchange.advance(Happening.BREAK):
-                exchange.was_queued = False
+                exchange.status_may_be_kept = True
                 self._wake(exchange, now)
 
     def receive(self, frame: frames.RelayFrame, now: int) -> Events:
@@ -312,7 +312,7 @@ class ClientProtocol:
         if not exchange.advance(Happening.QUEUE if queued else Happening.DELIVER):
             self.counters.statuses_out_of_place += 1
             return ack
-        exchange.was_queued = exchange.was_queued or queued
+        exchange.status_may_be_kept = exchange.status_may_be_kept or queued
         if not queued and not exchange.wants_reply:
             return ack + self._end(frame.id, Happening.ANSWER, None, "")
         if queued:
@@ -325,12 +325,13 @@ class ClientProtocol:
     def _wants_ack(self, frame: frames.Status, exchange: Exchange | None) -> bool:
         """Whether the relay keeps this status until it is acknowledged.
 
-        It keeps those of messages that were in a mailbox, because the sender may have been away.
+        It keeps those of messages that were in a mailbox, because the sender may have been away,
+        and those that it could not tell because the sender was.
         """
         if frame.state is frames.State.QUEUED:
             return False
         if exchange is not None:
-            return exchange.was_queued or exchange.stage is Stage.WAITING
+            return exchange.status_may_be_kept or exchange.stage is Stage.WAITING
         return frame.id not in self._ended
 
     def _lost(
@@ -439,8 +440,8 @@ class ClientProtocol:
             return []
         del self._exchanges[message_id]
         self._alarms.clear(message_id)
-        if not exchange.was_queued:
-            # A status that was stored while the message was queued still has to be acknowledged.
+        if not exchange.status_may_be_kept:
+            # Of all others a status may still come that the relay keeps until it is acknowledged.
             self._ended[message_id] = None
             if len(self._ended) > ENDED_REMEMBERED_MAX:
                 self._ended.popitem(last=False)

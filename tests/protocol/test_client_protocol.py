@@ -338,6 +338,15 @@ def test_status_stored_while_queued_is_acknowledged_after_the_end() -> None:
     assert protocol.receive(status(State.DELIVERED), NOW) == [Transmit(frames.Ack(ONE))]
 
 
+def test_status_stored_while_away_is_acknowledged_after_the_end() -> None:
+    protocol = under_way()
+    protocol.disconnected(NOW)
+    ready(protocol)
+    sent(protocol)
+    protocol.answered(ONE)
+    assert protocol.receive(status(State.DELIVERED), NOW) == [Transmit(frames.Ack(ONE))]
+
+
 def test_error_that_never_can_help_ends_the_sending() -> None:
     protocol = under_way()
     error = frames.Error(
