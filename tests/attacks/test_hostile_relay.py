@@ -44,6 +44,9 @@ from tests.relay.peer import new_id, now_ms
 ONE = Transfer("account2", "account3", "1")
 WAIT_SECONDS = 0.7
 """How long nothing may happen before it counts as nothing; a good answer takes some 20 ms."""
+DISK_SECONDS = 30.0
+"""How long a busy disk may take until an order is in the outbox, before which nothing is sent."""
+POLL_SECONDS = 0.01
 
 
 @asynccontextmanager
@@ -65,6 +68,9 @@ async def all_left_open(by: Person, count: int) -> list[OrderRecord]:
     :return: the orders as they are in the outbox.
     """
     orders = [asyncio.create_task(by.customer.submit(ONE)) for _ in range(count)]
+    async with asyncio.timeout(DISK_SECONDS):
+        while len(by.state.unfinished()) < count:
+            await asyncio.sleep(POLL_SECONDS)
     ended, open_still = await asyncio.wait(orders, timeout=WAIT_SECONDS)
     for order in open_still:
         order.cancel()
