@@ -57,7 +57,7 @@ ORDER_LIFETIME_MS: Final = 3_600_000
 """How long an order may still be booked after it was signed."""
 
 
-ARCHIVE_SECONDS: Final = 0.5
+ARCHIVE_SECONDS: Final = 0.25
 """How long receipts gather before they are written; until then their orders are in the outbox."""
 
 

@@ -169,6 +169,7 @@ async def test_reply_to_one_order_is_no_reply_to_another(world: World) -> None:
     """The relay answers the second order with the receipt of the first."""
     async with world.open_bank(), world.person(policy=HASTY) as ada:
         await ada.session.customer.submit(HUNDRED)
+        await ada.session.customer.flush()
         [first] = world.relay.sent(Kind.REPLY)
 
         async def swap(relay: FakeRelay, session: Session, frame: frames.Send) -> bool:
