@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Final
 
@@ -124,7 +125,7 @@ def check_receipt(signed: SignedReceipt, record: OrderRecord, bank: Bundle) -> R
     return receipt
 
 
-class SealedToBank:
+class SealedToBank(ABC):
     """What orders and queries have in common: sealed to the bank, answered under a reply key."""
 
     kind = Kind.REQUEST
@@ -175,9 +176,9 @@ class SealedToBank:
             return Unbelievable()
         return self.judge_answer(answer)
 
+    @abstractmethod
     def judge_answer(self, answer: Answer) -> Verdict:
         """Say what an answer that the bank sealed is worth."""
-        raise NotImplementedError
 
 
 class OutgoingOrder(SealedToBank):
