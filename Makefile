@@ -10,6 +10,9 @@ DATABASE_TESTS := $(wildcard $(addprefix tests/,harness bank relay integration a
 # Each of the workers has databases and servers of its own; a file's tests stay together.
 WORKERS ?= 2
 PYTEST := $(PY) -m pytest -n $(WORKERS) --dist loadfile
+# Many tests are about real processes and time-outs, and workers compete for two cores: what failed
+# is run once more by itself, and is a failure if it fails again.
+ALONE := $(PY) -m pytest --last-failed --last-failed-no-failures none
 LOCK := $(VENV)/bin/uv pip compile --no-config --quiet --universal --python-version 3.11 \
 	--generate-hashes --no-annotate --custom-compile-command "make lock"
 
@@ -37,10 +40,12 @@ run: $(RUNTIME) ## the same, and it stays until Ctrl-C
 test: test-sqlite test-postgresql ## everything on SQLite, then what knows a database on PostgreSQL
 
 test-sqlite: $(TOOLS) ## every test but the races (they are about PostgreSQL's locks), with SQLite and Redis
-	TELLERWIRE_TEST_DATABASE=sqlite $(PYTEST) tests --ignore=tests/races
+	export TELLERWIRE_TEST_DATABASE=sqlite; \
+	$(PYTEST) tests --ignore=tests/races || $(ALONE) tests --ignore=tests/races
 
 test-postgresql: $(TOOLS) ## the tests that know a database, with PostgreSQL and Redis
-	TELLERWIRE_TEST_DATABASE=postgresql $(PYTEST) $(DATABASE_TESTS)
+	export TELLERWIRE_TEST_DATABASE=postgresql; \
+	$(PYTEST) $(DATABASE_TESTS) || $(ALONE) $(DATABASE_TESTS)
 
 check: $(TOOLS) ## style, types, deployment checks, migrations, import rules
 	$(VENV)/bin/ruff check .

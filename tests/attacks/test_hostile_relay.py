@@ -316,17 +316,15 @@ async def test_an_altered_answer_is_no_answer(
 
 
 async def test_an_answer_to_another_order_is_no_answer(scene: Scene) -> None:
-    """Two orders are under way, and the relay swaps their answers."""
-    first: list[Deliver] = []
+    """Two orders are under way, and each is answered with what the bank says of the other."""
+    answers: dict[str | None, Deliver] = {}
 
     def swap(frame: RelayFrame) -> list[RelayFrame]:
         if not (isinstance(frame, Deliver) and replies(frame)):
             return [frame]
-        if not first:
-            first.append(frame)
-            return []
-        other = first.pop()
-        return [changed(frame, body=other.body), changed(other, body=frame.body)]
+        answers[frame.re] = frame
+        others = [answer for order, answer in answers.items() if order != frame.re]
+        return [changed(frame, body=other.body) for other in others]
 
     async with scene.person("ada") as ada, money_moves(2):
         with scene.before_customers.hostile(downward=swap):
