@@ -47,6 +47,8 @@ WAIT_SECONDS = 0.7
 DISK_SECONDS = 30.0
 """How long a busy disk may take until an order is in the outbox, before which nothing is sent."""
 POLL_SECONDS = 0.01
+TRAVEL_SECONDS = 0.2
+"""How long a frame that was sent may take to the other end."""
 
 
 @asynccontextmanager
@@ -75,6 +77,8 @@ async def all_left_open(by: Person, count: int) -> list[OrderRecord]:
     for order in open_still:
         order.cancel()
     await asyncio.wait(orders)
+    # A last try may still be on its way, and would be booked if the attack ended before it came.
+    await asyncio.sleep(TRAVEL_SECONDS)
     for order in ended:
         assert (order.result().state, order.result().receipt) == (OrderState.UNKNOWN, None)
     records = by.state.unfinished()
