@@ -10,9 +10,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final, Self
+from typing import IO, Final, Self
 
 __all__ = [
     "DemoError",
@@ -67,10 +67,45 @@ def wait_until(condition: Callable[[], bool], seconds: float, meaning: str) -> N
         time.sleep(POLL_SECONDS)
 
 
+@contextlib.contextmanager
+def interruption_deferred() -> Iterator[None]:
+    """Hold back Ctrl-C and SIGTERM until the end of the block, where they do what they did before.
+
+    An interruption in the middle of starting a process would leave it running: it has been made
+    already, but nobody knows it yet who could stop it. (Blocking the signals would not do: the
+    new process would inherit that.)
+    """
+    held: list[int] = []
+    before = {
+        number: signal.signal(number, lambda number, _: held.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for first in held[:1]:
+            signal.raise_signal(first)
+
+
+def stop(process: subprocess.Popen[str]) -> None:
+    """Ask a process to end, and end it if it doesn't."""
+    if process.poll() is not None:
+        return
+    with contextlib.suppress(ProcessLookupError):
+        process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
 class Program:
     """A program that runs beside the demonstration, its output in a file."""
 
-    def __init__(self, name: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    def __init__(self, name: str, process: subprocess.Popen[str], log: Path) -> None:
         self.name = name
         self.process = process
         self.log = log
@@ -94,15 +129,7 @@ class Program:
 
     def stop(self) -> None:
         """Ask the program to end, and end it if it doesn't."""
-        if self.process.poll() is not None:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            self.process.send_signal(signal.SIGTERM)
-        try:
-            self.process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        stop(self.process)
 
 
 class Programs:
@@ -112,31 +139,40 @@ class Programs:
         self._folder = folder
         self._environment = dict(environment)
         self._home = home
-        self._running: list[Program] = []
+        self._running: list[subprocess.Popen[str]] = []
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         while self._running:
-            self._running.pop().stop()
+            stop(self._running[-1])
+            self._running.pop()
 
     def start(self, name: str, arguments: Sequence[str], ready: Callable[[str], bool]) -> Program:
         """Start ``python ARGUMENTS`` in the background and wait until ``ready(its output)``."""
         log = self._folder / f"{name}.log"
         with log.open("wb") as output:
+            program = Program(name, self._spawn(arguments, output, subprocess.STDOUT), log)
+        program.wait_for(ready, READY_SECONDS, name)
+        return program
+
+    def _spawn(
+        self, arguments: Sequence[str], stdout: IO[bytes] | int, stderr: int
+    ) -> subprocess.Popen[str]:
+        with interruption_deferred():
             process = subprocess.Popen(
                 [sys.executable, *arguments],
                 stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
+                stdout=stdout,
+                stderr=stderr,
+                text=True,
+                encoding="utf-8",
                 env=self._environment,
                 cwd=self._home,
             )
-        program = Program(name, process, log)
-        self._running.append(program)
-        program.wait_for(ready, READY_SECONDS, name)
-        return program
+            self._running.append(process)
+        return process
 
     def run(
         self, arguments: Sequence[str], *, expected: Sequence[int] = (0,)
@@ -145,24 +181,19 @@ class Programs:
 
         :raises DemoError: it ended otherwise than expected.
         """
-        finished = subprocess.run(
-            [sys.executable, *arguments],
-            check=False,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            encoding="utf-8",
-            env=self._environment,
-            cwd=self._home,
-            timeout=COMMAND_SECONDS,
-        )
-        if finished.returncode not in expected:
-            shown = " ".join(str(argument) for argument in arguments)
+        shown = " ".join(arguments)
+        process = self._spawn(arguments, subprocess.PIPE, subprocess.PIPE)
+        try:
+            said, complained = process.communicate(timeout=COMMAND_SECONDS)
+        except subprocess.TimeoutExpired as error:
+            raise DemoError(f"`{shown}` did not end in {COMMAND_SECONDS:.0f} seconds") from error
+        self._running.remove(process)
+        if process.returncode not in expected:
             raise DemoError(
-                f"`{shown}` ended with {finished.returncode}, expected "
-                f"{' or '.join(map(str, expected))}:\n{finished.stdout}{finished.stderr}"
+                f"`{shown}` ended with {process.returncode}, expected "
+                f"{' or '.join(map(str, expected))}:\n{said}{complained}"
             )
-        return finished
+        return subprocess.CompletedProcess(process.args, process.returncode, said, complained)
 
 
 def clean_environment() -> dict[str, str]:

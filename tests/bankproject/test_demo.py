@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from bankproject.demo.processes import interruption_deferred
 from tests.installation import POLL_SECONDS, ROOT, outside_environment
 from tests.servers import LOOPBACK
 
@@ -190,6 +191,21 @@ def test_an_interrupted_demo_leaves_nothing(terminal: dict[str, str]) -> None:
         assert demo.stdout is not None
         assert "Stopped." in demo.stdout.read()
     assert_nothing_left(terminal)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_waits_until_a_started_process_is_known(number: signal.Signals) -> None:
+    heard: list[int] = []
+    before = signal.signal(number, lambda number, _: heard.append(number))
+    try:
+        with interruption_deferred():
+            signal.raise_signal(number)
+            assert heard == []
+        assert heard == [number]
+        signal.raise_signal(number)
+        assert heard == [number, number]
+    finally:
+        signal.signal(number, before)
 
 
 def test_a_port_that_is_taken_is_said_so(terminal: dict[str, str]) -> None:
