@@ -171,7 +171,7 @@ def _new(client_id: str) -> Client:
 def _bind(bundle: Bundle) -> Client:
     client = _lock(bundle.id)
     if client is None:
-        if relay_settings.REGISTRATION != "open":
+        if relay_settings.REGISTRATION != "open" and not _is_pinned(bundle):
             raise RelayError(Code.PROOF_REFUSED, "only clients that the operator enrolled come in")
         client = _new(bundle.id)
     if client.status == Client.Status.BLOCKED:
@@ -184,6 +184,11 @@ def _bind(bundle: Bundle) -> Client:
     except IntegrityError as error:
         raise RelayError(Code.ID_TAKEN, f"{bundle.id} was taken a moment ago") from error
     return client
+
+
+def _is_pinned(bundle: Bundle) -> bool:
+    """Return whether the operator has named this id and this key in the settings."""
+    return pinned_fingerprints().get(bundle.id.lower()) == bundle.fingerprint
 
 
 def _keep(client: Client, bundle: Bundle) -> None:

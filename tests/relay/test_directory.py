@@ -72,6 +72,18 @@ def test_closed_registration_lets_in_whom_the_operator_knows(settings: Any) -> N
     refused(identity("ben"), Code.ID_TAKEN)
 
 
+def test_a_pinned_key_comes_in_where_registration_is_closed(settings: Any) -> None:
+    bank = identity("bank")
+    settings.RELAY = {
+        "REGISTRATION": "closed",
+        "PINNED_FINGERPRINTS": {"bank": format_fingerprint(bank.bundle.fingerprint)},
+    }
+    for stranger in (identity("bank"), identity("ada")):
+        refused(stranger, Code.PROOF_REFUSED)
+    directory.register(bank.bundle, Role.SERVICE)
+    refused(identity("bank"), Code.ID_TAKEN)
+
+
 def test_a_pinned_id_is_kept_for_its_key_and_its_successors(settings: Any) -> None:
     bank, squatter = identity("bank"), identity("bank")
     directory.register(squatter.bundle, Role.SERVICE)
