@@ -36,9 +36,14 @@ def secret(name: str, meaning: str) -> str:
 
     A file is preferred: a process's environment shows up in inspection tools and crash reports.
     """
-    path = text(f"{name}_FILE")
-    if not path:
+    if not text(f"{name}_FILE"):
         return required(name, f"{meaning} (or its file in {PREFIX}{name}_FILE)")
+    return _from_file(name)
+
+
+def _from_file(name: str) -> str:
+    """Return what the file named in `TELLERWIRE_<name>_FILE` holds, which must not be nothing."""
+    path = text(f"{name}_FILE")
     try:
         value = Path(path).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
@@ -55,8 +60,12 @@ def listing(name: str, default: Iterable[str] = ()) -> list[str]:
 
 
 def mapping(name: str) -> dict[str, str]:
-    """Return a variable that holds `key=value` pairs separated by commas."""
-    pairs = [pair.partition("=") for pair in listing(name)]
+    """Return `key=value` pairs: of the variable, separated by commas, or of its file.
+
+    In the file that `TELLERWIRE_<name>_FILE` names, which is preferred, each pair has a line.
+    """
+    parts = _from_file(name).splitlines() if text(f"{name}_FILE") else listing(name)
+    pairs = [part.partition("=") for part in parts]
     wrong = [key for key, equals, value in pairs if not (key and equals and value)]
     if wrong:
         raise ImproperlyConfigured(f"{PREFIX}{name} must hold key=value pairs, not {wrong[0]!r}.")

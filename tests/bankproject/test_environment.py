@@ -79,6 +79,21 @@ def test_pairs(variable: pytest.MonkeyPatch) -> None:
         environment.mapping("PAIRS")
 
 
+def test_pairs_come_from_a_file_with_a_line_for_each(
+    variable: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "pairs").write_text("bank=00ff 11ee\ntill = 11ee\n", encoding="utf-8")
+    variable.setenv("TELLERWIRE_PAIRS", "other=value")
+    variable.setenv("TELLERWIRE_PAIRS_FILE", str(tmp_path / "pairs"))
+    assert environment.mapping("PAIRS") == {"bank": "00ff 11ee", "till": "11ee"}
+    (tmp_path / "pairs").write_text("bank\n", encoding="utf-8")
+    with pytest.raises(ImproperlyConfigured, match=r"TELLERWIRE_PAIRS .*not 'bank'"):
+        environment.mapping("PAIRS")
+    variable.setenv("TELLERWIRE_PAIRS_FILE", str(tmp_path / "missing"))
+    with pytest.raises(ImproperlyConfigured, match="TELLERWIRE_PAIRS_FILE can't be read"):
+        environment.mapping("PAIRS")
+
+
 def test_sqlite_waits_for_its_lock_and_writes_through() -> None:
     database = environment.database_from_url("DATABASE_URL", "sqlite:////folder/bank.sqlite3")
 

@@ -8,11 +8,14 @@ from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import transaction
 
 from bank.issuing import check_bank_enrolled, issue_opening_balances
 from bank.key_settings import open_keyring
 from bank.models import Account, AuditRecord, Employee, Organization, Person, PersonKey
 from bank.verification import verify_ledger
+from bankproject import environment
+from relay.limits import pinned_fingerprints
 from tests.bank.parties import make_account, make_currency, make_person, signed_bundle
 from tests.bank.unchanged import nothing_changed
 
@@ -96,6 +99,49 @@ def test_another_key_than_the_enrolled_one_is_not_enrolled_by_itself(files: Path
     (files / "keys" / "bank.key").unlink()
     with nothing_changed(), pytest.raises(CommandError, match="has another key in force"):
         init()
+    assert list((files / "keys").iterdir()) == []
+
+
+def test_what_is_refused_leaves_no_key_behind(files: Path) -> None:
+    make_currency("EUR", 2)
+    with nothing_changed(), pytest.raises(CommandError, match="exists with 2 decimal places"):
+        init("--currency", "EUR:3:Euro")
+    assert not (files / "keys").exists()
+
+
+def test_without_a_place_for_the_key_no_row_is_made(files: Path) -> None:
+    (files / "keys").write_text("a file where the folder should be")
+    with nothing_changed(), pytest.raises(CommandError, match=r"bank\.key can't be made: "):
+        init("--currency", "EUR:2:Euro")
+
+
+def test_a_key_whose_enrolment_was_lost_is_enrolled_by_the_next_run(files: Path) -> None:
+    with nothing_changed(), transaction.atomic():
+        init("--currency", "EUR:2:Euro")
+        transaction.set_rollback(True)
+    key = (files / "keys" / "bank.key").read_bytes()
+    init("--currency", "EUR:2:Euro")
+    assert (files / "keys" / "bank.key").read_bytes() == key
+    assert check_bank_enrolled(open_keyring().key_file) == Person.objects.get(client_id="bank")
+
+
+def test_the_relay_can_take_the_fingerprint_from_a_file(
+    files: Path, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pins = files / "pins"
+    said = init("--pin-file", str(pins))
+    monkeypatch.setenv("TELLERWIRE_RELAY_PINNED_FINGERPRINTS_FILE", str(pins))
+    settings.RELAY = {"PINNED_FINGERPRINTS": environment.mapping("RELAY_PINNED_FINGERPRINTS")}
+    assert pinned_fingerprints() == {"bank": open_keyring().key_file.fingerprint}
+    assert pins.stat().st_mode & 0o777 == 0o644
+    pins.write_text("bank=an older one")
+    assert init("--pin-file", str(pins)) in said
+    assert pins.read_text().partition("=")[2].strip() in said
+
+
+def test_a_pin_file_that_cannot_be_written_is_named(files: Path) -> None:
+    with pytest.raises(CommandError, match=r"missing/pins can't be written: "):
+        init("--pin-file", str(files / "missing" / "pins"))
 
 
 def test_without_a_passphrase_nothing_is_made(files: Path, settings: Any) -> None:
