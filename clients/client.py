@@ -217,6 +217,13 @@ class Client:
         self.connection.apply(events)
         return done
 
+    def known(self, peer_id: str) -> Bundle | None:
+        """Return a peer's keys if they are known and good, without asking the relay."""
+        try:
+            return self.peers.known(peer_id, self.clock())
+        except RefusedError:
+            return None  # sending will say why
+
     def give_up(self, message_id: str) -> None:
         """Stop trying to send a message; its future tells that it lapsed."""
         self.connection.apply(self.protocol.lapse(message_id))

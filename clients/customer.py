@@ -17,6 +17,7 @@ from typing import Final
 import msgspec
 
 from clients.client import Client
+from clients.durable_writer import DurableWriter
 from clients.errors import OutcomeUnknownError, RefusedError, StorageError
 from clients.orders import (
     BankPin,
@@ -27,8 +28,9 @@ from clients.orders import (
     meaning_of,
     operation_of,
 )
+from clients.records import Ending, OrderRecord
 from clients.retry import RetryPolicy
-from clients.storage import DurableWriter, Ending, OrderRecord, StateDirectory
+from clients.storage import StateDirectory
 from protocol import limits
 from protocol.banking import (
     ORDER_PURPOSE,
@@ -107,8 +109,8 @@ class Customer:
         self._policy = policy
         # A hash over the key; every message needs it, and the identity never changes.
         self._fingerprint = client.key_file.fingerprint
-        self._writer = DurableWriter()
-        self._archive = DurableWriter(ARCHIVE_SECONDS)
+        self._outbox = DurableWriter(state.outbox.add)
+        self._archive = DurableWriter(state.archive, ARCHIVE_SECONDS)
         self._unsaved: set[asyncio.Future[None]] = set()
 
     # --- Orders ---
@@ -129,7 +131,11 @@ class Customer:
         """
         record = self._sign(order, lifetime_ms)
         outgoing = self._outgoing(record)
-        await self._writer.put(self._state.put_order(record))
+        kept = self._outbox.put(record)
+        bank = self._client.known(self.bank.id)
+        if bank is not None:
+            outgoing.seal_ahead(bank)  # while the disk is busy
+        await kept
         return await self._send(record, outgoing, policy or self._policy)
 
     async def finish(self, record: OrderRecord, policy: RetryPolicy | None = None) -> OrderResult:
@@ -221,9 +227,10 @@ class Customer:
         else:
             state, code = OrderState.UNKNOWN, ended.code
             detail = ended.detail or outgoing.detail
-        file = self._state.receipt_file(record.order_id)
-        if state is OrderState.UNKNOWN and not record.has_ended:
-            file = self._state.outbox / file.name
+        if state is OrderState.UNKNOWN:
+            file = self._state.file_of(record.order_id)
+        else:
+            file = self._state.receipt_file(record.order_id)
         return OrderResult(record.order_id, record.meaning, state, receipt, code, detail, file)
 
     def _save(self, record: OrderRecord, **changes: object) -> None:
@@ -234,7 +241,7 @@ class Customer:
         """
         if record.has_ended:
             return
-        saved = self._archive.put(self._state.put_ended(msgspec.structs.replace(record, **changes)))
+        saved = self._archive.put(msgspec.structs.replace(record, **changes))
         self._unsaved.add(saved)
         saved.add_done_callback(self._note_saved)
 
@@ -243,11 +250,12 @@ class Customer:
             self._unsaved.discard(saved)
 
     async def flush(self) -> None:
-        """Wait until every receipt is safe on the disk.
+        """Wait until every receipt is safe on the disk, and leave the outbox to who comes next.
 
         :raises StorageError: one could not be written; its order stays in the outbox.
         """
         await self._archive.flush()
+        await asyncio.to_thread(self._state.outbox.rest)
         unsaved, self._unsaved = self._unsaved, set()
         failures = [saved.exception() for saved in unsaved if saved.exception() is not None]
         if failures:

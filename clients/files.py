@@ -17,7 +17,16 @@ from typing import Final
 
 from clients.errors import StorageError
 
-__all__ = ["Put", "locked", "make_private_folder", "put_all", "put_private", "sync_folder"]
+__all__ = [
+    "FILE_MODE",
+    "Put",
+    "locked",
+    "make_private_folder",
+    "put_all",
+    "put_private",
+    "sync_folder",
+    "write_whole",
+]
 
 FILE_MODE: Final = 0o600
 FOLDER_MODE: Final = 0o700
@@ -26,14 +35,10 @@ OPEN_FILES_MAX: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class Put:
-    """A file to be written, and what it replaces elsewhere.
-
-    :param gone: a file to be removed once ``path`` is safe.
-    """
+    """A file to be written."""
 
     path: Path
     data: bytes
-    gone: Path | None = None
 
 
 def make_private_folder(path: Path) -> None:
@@ -62,7 +67,7 @@ def put_all(puts: Iterable[Put]) -> None:
     All are written before the first is flushed: a journaling file system then takes most of them
     to the disk with the first flush, and the others cost little.
 
-    :raises StorageError: the disk is full, or whatever the system says; then nothing is removed.
+    :raises StorageError: the disk is full, or whatever the system says.
     """
     waiting = list(puts)
     for start in range(0, len(waiting), OPEN_FILES_MAX):
@@ -88,9 +93,6 @@ def _put_batch(puts: list[Put]) -> None:
     finally:
         for _, descriptor in unfinished:
             os.close(descriptor)
-    for put in puts:
-        if put.gone is not None:
-            put.gone.unlink(missing_ok=True)
 
 
 def _write_unfinished(put: Put) -> tuple[Path, int]:
@@ -98,14 +100,19 @@ def _write_unfinished(put: Put) -> tuple[Path, int]:
     path = put.path.with_name(f".{put.path.name}.{secrets.token_hex(4)}.tmp")
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE)
     try:
-        view = memoryview(put.data)
-        while view:
-            view = view[os.write(descriptor, view) :]
+        write_whole(descriptor, put.data)
     except OSError:
         os.close(descriptor)
         path.unlink(missing_ok=True)
         raise
     return path, descriptor
+
+
+def write_whole(descriptor: int, data: bytes) -> None:
+    """Write all of it, however many turns the system takes."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
 
 
 def sync_folder(folder: Path) -> None:

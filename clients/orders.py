@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Final
 
 from clients.errors import RefusedError
 from clients.outgoing import Again, Answered, Hopeless, Unbelievable, Verdict
-from clients.storage import OrderRecord
+from clients.records import OrderRecord
 from protocol.banking import (
     Answer,
     Deposit,
@@ -149,10 +150,22 @@ class SealedToBank(ABC):
         self._expires_at = expires_at
         self.bundle: Bundle | None = None
         self.stage = Stage.WAITING
+        self._ahead: tuple[Bundle, bytes] | None = None
+
+    def seal_ahead(self, recipient: Bundle) -> None:
+        """Seal for the first send already, while something else has to be waited for."""
+        with contextlib.suppress(RefusedError):  # sending will say why
+            self._ahead = (recipient, self._seal(recipient))
 
     def wrap(self, recipient: Bundle) -> bytes:
         """Seal the same signed bytes to the bank's current key."""
         self.bundle = recipient
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and ahead[0] is recipient:
+            return ahead[1]
+        return self._seal(recipient)
+
+    def _seal(self, recipient: Bundle) -> bytes:
         key = key_for(recipient, self._own)
         return seal(self._signed, self._reply_key, self._envelope, key)
 

@@ -2,22 +2,22 @@
 
 ::
 
-    outbox/ORDER.json     an order from before its first send until it has ended for certain
+    outbox/ORDER.log      orders from before their first send until they have ended for certain
     receipts/ORDER.json   an order that has ended, with the bank's signed receipt and bundle
     inbox/MESSAGE.json    a message that was acknowledged and not yet shown
     seen.log              which messages were received, until they expire
     pins.json             whose key is whose, and the names of relays
     lock                  held for the moment of a change
 
-Several programs may use one directory at the same time. Orders need no lock: each has a file of its
-own, whole files replace each other, and two programs that finish one order write the same.
+Several programs may use one directory at the same time. Each keeps its orders in a log of its own
+(:mod:`clients.outbox`); whole files replace each other, and two programs that finish one order
+write the same receipt.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -25,67 +25,19 @@ import msgspec
 
 from clients.errors import StorageError
 from clients.files import Put, locked, make_private_folder, put_all, put_private
-from protocol.banking import SignedReceipt
-from protocol.encoding import unb64u
-from protocol.errors import Code
+from clients.outbox import Outbox
+from clients.records import OrderRecord, decode_record, encode_record
 from protocol.identifiers import ClientId, Milliseconds, UuidText
-from protocol.keys import SignedBundle
-from protocol.sealing import SignedMessage
 
-__all__ = ["DurableWriter", "Ending", "OrderRecord", "StateDirectory", "StoredMessage"]
+__all__ = ["StateDirectory", "StoredMessage"]
 
-RECORD_VERSION: Final = 1
-
-
-class Ending(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How an order ended without a receipt: the bank's sealed word that it never will run."""
-
-    code: Code
-    detail: str
-    at: Milliseconds
-
-
-class OrderRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Everything about one order: enough to send it again, and to prove what became of it."""
-
-    version: int = RECORD_VERSION
-    order_id: UuidText
-    person: ClientId
-    person_fingerprint: str
-    bank: ClientId
-    bank_fingerprint: str
-    """Hexadecimal, as it was configured when the order was signed."""
-    operation: str
-    meaning: str
-    """What was asked for, in words."""
-    evidence: str
-    """Signature and inner bytes of the signed order, base64url."""
-    reply_key: str
-    """What opens the answers, base64url; not part of the evidence."""
-    issued_at: Milliseconds
-    expires_at: Milliseconds
-    receipt: SignedReceipt | None = None
-    bank_bundle: SignedBundle | None = None
-    ending: Ending | None = None
-
-    @property
-    def signed(self) -> SignedMessage:
-        """The signed order, byte for byte."""
-        return SignedMessage.from_evidence(unb64u(self.evidence))
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether it is certain what became of it."""
-        return self.receipt is not None or self.ending is not None
-
-    def __repr__(self) -> str:
-        return f"<OrderRecord {self.order_id}>"
+MESSAGE_VERSION: Final = 1
 
 
 class StoredMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A message that was received and not yet shown."""
 
-    version: int = RECORD_VERSION
+    version: int = MESSAGE_VERSION
     id: UuidText
     sender: ClientId
     name: str
@@ -107,14 +59,14 @@ class StateDirectory:
         :raises StorageError: the directory can't be used.
         """
         self.path = path
-        self.outbox = path / "outbox"
         self.receipts = path / "receipts"
         self.inbox = path / "inbox"
         self.pins_file = path / "pins.json"
         self.seen_file = path / "seen.log"
         self._lock_file = path / "lock"
-        for folder in (path, self.outbox, self.receipts, self.inbox):
+        for folder in (path, self.receipts, self.inbox):
             make_private_folder(folder)
+        self.outbox = Outbox(path / "outbox", self.locked, self._has_receipt)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -130,60 +82,61 @@ class StateDirectory:
 
     # --- Orders ---
 
-    def put_order(self, record: OrderRecord) -> Put:
-        """Return what to write before the order is sent for the first time."""
-        return Put(self._outbox_file(record.order_id), _encode(record))
+    def archive(self, records: Sequence[OrderRecord]) -> None:
+        """Move orders that have ended from the outbox to the receipts, durably.
 
-    def put_ended(self, record: OrderRecord) -> Put:
-        """Return what to write when an order has ended: it moves to the receipts."""
-        if not record.has_ended:
+        :raises StorageError: the disk doesn't take them; they stay in the outbox.
+        """
+        if not all(record.has_ended for record in records):
             raise ValueError("the order has not ended")
-        gone = self._outbox_file(record.order_id)
-        return Put(self.receipt_file(record.order_id), _encode(record), gone)
+        put_all(
+            Put(self.receipt_file(record.order_id), _receipt_file_of(record)) for record in records
+        )
+        self.outbox.strike_off([record.order_id for record in records])
 
     def receipt_file(self, order_id: str) -> Path:
         """Where the receipt of an order is, or will be."""
         return self.receipts / f"{order_id}.json"
 
-    def _outbox_file(self, order_id: str) -> Path:
-        return self.outbox / f"{order_id}.json"
-
     def unfinished(self) -> list[OrderRecord]:
         """Return the orders whose outcome is not known, oldest first.
 
-        :raises StorageError: one of the files is damaged; it is named.
+        :raises StorageError: a file of the outbox is damaged; it is named.
         """
-        records = []
-        for path in sorted(self.outbox.glob("*.json")):
-            if self._has_whole_receipt(path.name):
-                # It ended, and the power went out before its name was gone from the outbox.
-                path.unlink(missing_ok=True)
-                continue
-            record = _read_order(path)
-            if record is not None:
-                records.append(record)
-        return records
+        return self.outbox.unfinished()
 
     def finished(self) -> list[OrderRecord]:
-        """Return the orders that have ended, oldest first."""
-        found = (_read_order(path) for path in sorted(self.receipts.glob("*.json")))
-        return [record for record in found if record is not None]
+        """Return the orders that have ended, oldest first, but for :meth:`damaged_receipts`."""
+        return [record for record in self._read_receipts() if isinstance(record, OrderRecord)]
+
+    def damaged_receipts(self) -> list[StorageError]:
+        """Return what is wrong with receipts that can't be read; the bank gives them again."""
+        return [error for error in self._read_receipts() if isinstance(error, StorageError)]
+
+    def _read_receipts(self) -> Iterator[OrderRecord | StorageError | None]:
+        for path in sorted(self.receipts.glob("*.json")):
+            try:
+                yield _read_record(path)
+            except StorageError as error:
+                yield error
 
     def order(self, order_id: str) -> OrderRecord | None:
         """Return one order, ended or not; None if there is none here with this id.
 
         :raises StorageError: what there is of it is damaged.
         """
-        waiting = _read_order(self._outbox_file(order_id))
-        receipt = self.receipt_file(order_id)
-        if waiting is not None and not self._has_whole_receipt(receipt.name):
-            return waiting
-        return _read_order(receipt)
+        found = None if self._has_receipt(order_id) else self.outbox.find(order_id)
+        return found[1] if found is not None else _read_record(self.receipt_file(order_id))
 
-    def _has_whole_receipt(self, name: str) -> bool:
+    def file_of(self, order_id: str) -> Path:
+        """Return the file that an order is in: its receipt, or a log of the outbox."""
+        found = None if self._has_receipt(order_id) else self.outbox.find(order_id)
+        return found[0] if found is not None else self.receipt_file(order_id)
+
+    def _has_receipt(self, order_id: str) -> bool:
         """Whether an order has ended: half a receipt counts for nothing, the bank has another."""
         try:
-            return _read_order(self.receipts / name) is not None
+            return _read_record(self.receipt_file(order_id)) is not None
         except StorageError:
             return False
 
@@ -217,100 +170,14 @@ class StateDirectory:
         return self.inbox / f"{message.id}-{message.sender}.json"
 
 
-def _encode(record: OrderRecord) -> bytes:
-    return msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n"
+def _receipt_file_of(record: OrderRecord) -> bytes:
+    # People look into these files.
+    return msgspec.json.format(encode_record(record), indent=2) + b"\n"
 
 
-def _read_order(path: Path) -> OrderRecord | None:
+def _read_record(path: Path) -> OrderRecord | None:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
         return None
-    return read_order(data, path)
-
-
-def read_order(data: bytes, path: Path) -> OrderRecord:
-    """Return the order in a file of the outbox or the receipts.
-
-    :raises StorageError: the file is no such file, or of a later version.
-    """
-    try:
-        record = msgspec.json.decode(data, type=OrderRecord)
-        unb64u(record.evidence)
-        unb64u(record.reply_key)
-        bytes.fromhex(record.bank_fingerprint)
-    except (msgspec.DecodeError, ValueError) as error:
-        raise StorageError(f"{path} is no order or receipt, or is damaged: {error}") from error
-    if record.version != RECORD_VERSION:
-        raise StorageError(f"{path} is of version {record.version}, which is not known")
-    return record
-
-
-class DurableWriter:
-    """Writes files in a thread, as many at once as have gathered: one flush serves them all.
-
-    :param gather_seconds: how long to let files gather; 0 begins at once if nothing is being
-        written, and what comes meanwhile is the next batch.
-    """
-
-    def __init__(
-        self, gather_seconds: float = 0.0, write: Callable[[list[Put]], None] = put_all
-    ) -> None:
-        self._gather_seconds = gather_seconds
-        self._write = write
-        self._waiting: list[tuple[Put, asyncio.Future[None]]] = []
-        self._running: asyncio.Future[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
-
-    def put(self, put: Put) -> asyncio.Future[None]:
-        """Write a file; the future is done once it is safe.
-
-        It raises :class:`StorageError` if the disk doesn't take it.
-        """
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[None] = loop.create_future()
-        self._waiting.append((put, done))
-        if self._running is None and self._timer is None:
-            if self._gather_seconds:
-                self._timer = loop.call_later(self._gather_seconds, self._start)
-            else:
-                self._start()
-        return done
-
-    async def flush(self) -> None:
-        """Wait until everything that was handed over is safe, or has failed."""
-        while self._running is not None or self._waiting:
-            if self._running is None:
-                self._start()
-            elif not self._running.done():
-                await asyncio.wait({self._running})
-            else:
-                await asyncio.sleep(0)
-
-    def _start(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if self._running is not None or not self._waiting:
-            return
-        batch, self._waiting = self._waiting, []
-        loop = asyncio.get_running_loop()
-        puts = [put for put, _ in batch]
-        self._running = loop.run_in_executor(None, self._write, puts)
-        self._running.add_done_callback(lambda running: self._finish(batch, running))
-
-    def _finish(
-        self, batch: list[tuple[Put, asyncio.Future[None]]], running: asyncio.Future[None]
-    ) -> None:
-        self._running = None
-        error = None if running.cancelled() else running.exception()
-        for _, done in batch:
-            if done.done():
-                continue
-            if running.cancelled():
-                done.cancel()
-            elif error is not None:
-                done.set_exception(error)
-            else:
-                done.set_result(None)
-        self._start()
+    return decode_record(data, path)

@@ -23,8 +23,9 @@ from clients.display import Display, amount_text, time_text
 from clients.errors import ClientError, RefusedError, StorageError, UsageError
 from clients.orders import check_receipt, meaning_of
 from clients.outcomes import ExitStatus, balance_text, order_text, status_of
+from clients.records import OrderRecord, decode_record
 from clients.session import Session
-from clients.storage import OrderRecord, StateDirectory, read_order
+from clients.storage import StateDirectory
 from clients.words import in_words
 from protocol.banking import Outcome, Receipt, decode_order
 from protocol.encoding import decode_strict, unb64u
@@ -76,12 +77,18 @@ def _list(common: Common, display: Display, *, everything: bool, as_json: bool) 
     state = StateDirectory(state_path(common, _client_id(common, config)))
     records = state.unfinished() + (state.finished() if everything else [])
     records.sort(key=lambda record: record.order_id)
+    damage = state.damaged_receipts() if everything else []
     if as_json:
         display.json([_facts(state, record) for record in records])
-        return
-    if not records:
+    elif records:
+        _say_table(display, records)
+    else:
         display.say("no orders" if everything else "no unfinished orders")
-        return
+    if damage:
+        raise StorageError("\n".join(map(str, damage)))
+
+
+def _say_table(display: Display, records: list[OrderRecord]) -> None:
     display.table(
         [("order", False), ("signed", False), ("what", False), ("outcome", False)],
         [
@@ -99,7 +106,6 @@ def _client_id(common: Common, config: Config | None) -> str:
 
 
 def _facts(state: StateDirectory, record: OrderRecord) -> dict[str, object]:
-    folder = state.receipts if record.has_ended else state.outbox
     receipt = _unchecked_receipt(record)
     return {
         "order_id": record.order_id,
@@ -109,7 +115,7 @@ def _facts(state: StateDirectory, record: OrderRecord) -> dict[str, object]:
         "code": receipt.code if receipt is not None else None,
         "issued_at": record.issued_at,
         "expires_at": record.expires_at,
-        "file": str(folder / f"{record.order_id}.json"),
+        "file": str(state.file_of(record.order_id)),
     }
 
 
@@ -207,7 +213,7 @@ def verify(
         raise UsageError("whose receipt should it be? Give --config or --bank-fingerprint")
     display = Display()
     try:
-        record = read_order(receipt.read_bytes(), receipt)
+        record = decode_record(receipt.read_bytes(), receipt)
     except OSError as error:
         raise UsageError(f"{receipt} can't be read: {error.strerror}") from error
     checked, bundle = _verified(record, bank, receipt)

@@ -21,7 +21,7 @@ from django.db import connection
 
 from bank.models import Order
 from clients.customer import BankPin, OrderState
-from clients.storage import OrderRecord
+from clients.records import OrderRecord
 from protocol.banking import SignedReceipt, Transfer
 from protocol.encoding import b64u, unb64u
 from protocol.keyfile import encrypt_key_file

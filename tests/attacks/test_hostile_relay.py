@@ -15,7 +15,7 @@ import pytest
 
 from clients.customer import OrderResult, OrderState
 from clients.errors import PeerKeyChangedError, RegistrationRefusedError
-from clients.storage import OrderRecord
+from clients.records import OrderRecord
 from protocol import limits
 from protocol.banking import Answer, Transfer, encode_answer
 from protocol.encoding import b64u, unb64u

@@ -19,10 +19,9 @@ from clients.errors import (
     StorageError,
     UsageError,
 )
-from clients.files import Put
 from clients.orders import BankPin
+from clients.records import OrderRecord
 from clients.retry import RetryPolicy
-from clients.storage import OrderRecord
 from protocol import frames
 from protocol.banking import AccountsQuery, BalanceQuery, BalanceResult, Transfer, Withdraw
 from protocol.encoding import unb64u
@@ -73,7 +72,7 @@ async def test_order_is_on_disk_before_it_is_sent(
 
         async def look(relay: FakeRelay, session: Session, frame: frames.Send) -> bool:
             if frame.kind is frames.Kind.REQUEST:
-                in_outbox.append(len(list(ada.state.outbox.glob("*.json"))))
+                in_outbox.append(len(ada.state.unfinished()))
             return False
 
         world.relay.tamper = look
@@ -81,10 +80,10 @@ async def test_order_is_on_disk_before_it_is_sent(
         await ada.session.customer.flush()
         assert in_outbox == [1]
 
-        def full(puts: list[Put]) -> None:
+        def full(records: list[OrderRecord]) -> None:
             raise StorageError("the disk is full")
 
-        monkeypatch.setattr(ada.session.customer._writer, "_write", full)
+        monkeypatch.setattr(ada.session.customer._outbox, "_write", full)
         with pytest.raises(StorageError, match="disk is full"):
             await ada.session.customer.submit(HUNDRED)
         assert len(in_outbox) == 1
@@ -142,7 +141,7 @@ async def test_reply_that_comes_in_a_later_run_ends_the_order(world: World) -> N
         await world.relay.drop("bank")
         await until(lambda: bool(world.relay.mailbox["ada"]))
         async with world.person() as ada:
-            await until(lambda: not list(ada.state.outbox.glob("*.json")))
+            await until(lambda: not ada.state.unfinished())
             assert [record.has_ended for record in ada.state.finished()] == [True]
     assert world.bank.booked == 1
 

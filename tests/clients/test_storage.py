@@ -12,11 +12,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from clients.durable_writer import DurableWriter
 from clients.errors import PeerKeyChangedError, RefusedError, StorageError
 from clients.files import Put, put_all, put_private
 from clients.memory import PinsOnDisk
 from clients.peers import Peers, Pin
-from clients.storage import DurableWriter, Ending, OrderRecord, StateDirectory
+from clients.records import Ending, OrderRecord
+from clients.storage import StateDirectory
 from protocol.encoding import b64u
 from protocol.errors import Code
 from protocol.identifiers import uuid7
@@ -52,10 +54,10 @@ def state(tmp_path: Path) -> StateDirectory:
 
 
 def test_everything_is_private(state: StateDirectory) -> None:
-    put_all([state.put_order(record())])
-    for path in (state.path, state.outbox, state.receipts, state.inbox):
+    state.outbox.add([record()])
+    for path in (state.path, state.outbox.folder, state.receipts, state.inbox):
         assert stat.S_IMODE(path.stat().st_mode) == 0o700
-    [file] = state.outbox.iterdir()
+    [file] = state.outbox.folder.iterdir()
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
@@ -72,45 +74,27 @@ def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
 
 
 def test_an_order_moves_to_the_receipts(state: StateDirectory) -> None:
-    put_all([state.put_order(record(1)), state.put_order(record(2))])
+    state.outbox.add([record(1), record(2)])
     assert state.unfinished() == [record(1), record(2)]
-    put_all([state.put_ended(ended(1))])
+    state.archive([ended(1)])
     assert state.unfinished() == [record(2)]
     assert state.finished() == [ended(1)]
     assert state.order(record(1).order_id) == ended(1)
     assert state.order(record(2).order_id) == record(2)
     assert state.order(record(3).order_id) is None
+    assert state.file_of(record(1).order_id).parent == state.receipts
+    assert state.file_of(record(2).order_id).parent == state.outbox.folder
     with pytest.raises(ValueError, match="has not ended"):
-        state.put_ended(record(2))
+        state.archive([record(2)])
 
 
-def test_an_end_that_the_power_cut_off_is_completed(state: StateDirectory) -> None:
-    """The receipt was safe, but its order's name was not yet gone from the outbox."""
-    put_all([state.put_ended(ended(1))])
-    put_all([state.put_order(record(1))])
-    assert state.unfinished() == []
-    assert list(state.outbox.iterdir()) == []
-
-
-def test_an_unfinished_write_is_not_seen(state: StateDirectory) -> None:
-    put_all([state.put_order(record(1))])
-    [file] = state.outbox.iterdir()
-    file.with_name(f".{file.name}.0123.tmp").write_bytes(b"{")
-    assert state.unfinished() == [record(1)]
-
-
-@pytest.mark.parametrize("data", [b"", b"{}", b"[]", b'{"version": 1}', b"\xff"])
-def test_a_damaged_order_is_named(state: StateDirectory, data: bytes) -> None:
-    path = state.outbox / "one.json"
-    path.write_bytes(data)
-    with pytest.raises(StorageError, match=r"one\.json is no order"):
-        state.unfinished()
-
-
-def test_an_order_of_a_later_version_is_named(state: StateDirectory) -> None:
-    put_all([state.put_order(msgspec.structs.replace(record(), version=2))])
-    with pytest.raises(StorageError, match="version 2"):
-        state.unfinished()
+def test_a_damaged_receipt_hides_no_other(state: StateDirectory) -> None:
+    state.archive([ended(1), ended(2)])
+    path = state.receipt_file(record(1).order_id)
+    path.write_bytes(path.read_bytes()[:-40])
+    assert state.finished() == [ended(2)]
+    [damage] = state.damaged_receipts()
+    assert str(path) in str(damage)
 
 
 def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
@@ -118,7 +102,7 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
     put_private(path, b"before")
     (tmp_path / "folder").mkdir()
     with pytest.raises(StorageError, match="can't be written"):
-        put_all([Put(tmp_path / "folder", b"after", gone=path)])
+        put_all([Put(path.with_name("other"), b"other"), Put(tmp_path / "folder", b"after")])
     assert path.read_bytes() == b"before"
     assert [each.name for each in tmp_path.iterdir() if each.name.endswith(".tmp")] == []
 
@@ -127,22 +111,22 @@ async def test_writer_writes_together_what_gathers() -> None:
     batches: list[int] = []
     gate = threading.Event()
 
-    def write(puts: list[Put]) -> None:
-        batches.append(len(puts))
+    def write(things: list[int]) -> None:
+        batches.append(len(things))
         gate.wait(5)
 
-    writer = DurableWriter(write=write)
-    puts = [writer.put(Put(Path(str(number)), b"")) for number in range(5)]
+    writer = DurableWriter(write)
+    puts = [writer.put(number) for number in range(5)]
     gate.set()
     await writer.flush()
     assert all(put.done() for put in puts)
     assert batches == [1, 4]
 
 
-async def test_writer_lets_files_gather_and_flush_doesnt_wait() -> None:
+async def test_writer_lets_things_gather_and_flush_doesnt_wait() -> None:
     batches: list[int] = []
-    writer = DurableWriter(60.0, write=lambda puts: batches.append(len(puts)))
-    puts = [writer.put(Put(Path(str(number)), b"")) for number in range(5)]
+    writer: DurableWriter[int] = DurableWriter(lambda things: batches.append(len(things)), 60.0)
+    puts = [writer.put(number) for number in range(5)]
     await asyncio.sleep(0.01)
     assert batches == []
     await asyncio.wait_for(writer.flush(), 5)
@@ -153,14 +137,14 @@ async def test_writer_lets_files_gather_and_flush_doesnt_wait() -> None:
 async def test_writer_tells_everybody_of_a_failure_and_lives_on() -> None:
     failures = [StorageError("full")]
 
-    def write(puts: list[Put]) -> None:
+    def write(things: list[int]) -> None:
         if failures:
             raise failures.pop()
 
-    writer = DurableWriter(write=write)
+    writer = DurableWriter(write)
     with pytest.raises(StorageError, match="full"):
-        await writer.put(Put(Path("one"), b""))
-    await writer.put(Put(Path("two"), b""))
+        await writer.put(1)
+    await writer.put(2)
 
 
 # --- Pins ---

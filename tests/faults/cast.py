@@ -82,7 +82,7 @@ class Cast:
         driver.process.stdin.write(b"%d\n" % count)
         driver.process.stdin.flush()
         deadline = time.monotonic() + 10
-        while not any(self.state.outbox.glob("*.json")):
+        while not any(path.stat().st_size for path in self.state.outbox.folder.glob("*.log")):
             if driver.text().count("placed") > placed or time.monotonic() > deadline:
                 break
             time.sleep(LOOK_SECONDS)

@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from clients.storage import OrderRecord
+from clients.records import OrderRecord
 from protocol.banking import Order, Transfer, Withdraw, decode_order
 from protocol.sealing import Inner
 

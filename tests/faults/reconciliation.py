@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from uuid import UUID
 
 from bank.models import Account, Entry, Order, Transfer
-from clients.storage import OrderRecord, StateDirectory
+from clients.records import OrderRecord
+from clients.storage import StateDirectory
 from protocol.banking import Transfer as TransferOrder
 from protocol.banking import Withdraw
 from protocol.sealing import SignedMessage

@@ -15,7 +15,7 @@ from typing import Final
 
 import msgspec
 
-from clients.storage import OrderRecord
+from clients.records import OrderRecord
 from tests.faults.cast import NAMES, Cast, plan_for
 from tests.faults.customers import ada
 from tests.faults.plan import random_orders

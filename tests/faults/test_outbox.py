@@ -7,7 +7,8 @@ import shutil
 from pathlib import Path
 
 from bank.models import Order
-from clients.storage import OrderRecord, StateDirectory
+from clients.records import OrderRecord
+from clients.storage import StateDirectory
 from protocol.banking import Transfer
 from tests.faults.customers import ada
 from tests.faults.plan import PlannedOrder
@@ -25,7 +26,11 @@ def half_of(path: Path) -> bytes:
 def before_the_receipt(state: StateDirectory, kept: Path, name: str) -> None:
     """The order was sent and booked; the receipt never got to the disk."""
     (state.receipts / name).unlink()
-    shutil.copyfile(kept, state.outbox / name)
+    put_back(state, kept)
+
+
+def put_back(state: StateDirectory, kept: Path) -> None:
+    shutil.copyfile(kept, state.outbox.folder / "kept.log")
 
 
 def in_the_middle_of_the_receipt(state: StateDirectory, kept: Path, name: str) -> None:
@@ -37,23 +42,25 @@ def in_the_middle_of_the_receipt(state: StateDirectory, kept: Path, name: str) -
 def a_receipt_that_the_disk_lost_half_of(state: StateDirectory, kept: Path, name: str) -> None:
     """A disk that lies about what it has written can do this."""
     (state.receipts / name).write_bytes(half_of(state.receipts / name))
-    shutil.copyfile(kept, state.outbox / name)
+    put_back(state, kept)
 
 
 def an_empty_receipt(state: StateDirectory, kept: Path, name: str) -> None:
     (state.receipts / name).write_bytes(b"")
-    shutil.copyfile(kept, state.outbox / name)
+    put_back(state, kept)
 
 
 def before_the_outbox_was_cleared(state: StateDirectory, kept: Path, name: str) -> None:
-    shutil.copyfile(kept, state.outbox / name)
+    put_back(state, kept)
 
 
 def in_the_middle_of_the_next_order(state: StateDirectory, kept: Path, name: str) -> None:
-    """An order whose file was never finished was never sent either: there is none."""
+    """An order whose line was never finished was never sent either: there is none."""
     before_the_receipt(state, kept, name)
-    (state.outbox / f".{name[:-6]}x.json.0badcafe.tmp").write_bytes(half_of(kept))
-    (state.outbox / ".empty.json.0badcafe.tmp").write_bytes(b"")
+    with (state.outbox.folder / "kept.log").open("ab") as log:
+        log.write(half_of(kept))
+    (state.outbox.folder / "empty.log").write_bytes(b"")
+    (state.outbox.folder / "zeros.log").write_bytes(bytes(4096))
 
 
 CUTS = [
@@ -70,9 +77,9 @@ async def order_and_keep_the_outbox(installation: Installation, kept: Path) -> O
     """Place the order, and keep a copy of the file that was in the outbox meanwhile."""
     async with ada(installation) as session:
         task = asyncio.create_task(session.customer.submit(ORDER.order))
-        while not (files := list(session.state.outbox.glob("*.json"))):
+        while not (found := session.state.unfinished()):
             await asyncio.sleep(0)
-        shutil.copyfile(files[0], kept)
+        shutil.copyfile(session.state.file_of(found[0].order_id), kept)
         result = await task
         await session.customer.flush()
         record = session.state.order(result.order_id)
@@ -103,4 +110,5 @@ def test_every_cut_is_survived(installation: Installation, tmp_path: Path) -> No
         assert state.order(record.order_id) == record, cut.__name__
         assert receipt.read_bytes() == whole, cut.__name__
     assert Order.objects.filter(person__client_id=ADA).count() == 1
-    assert not list(state.outbox.glob("*.json"))
+    assert state.unfinished() == []
+    assert list(state.outbox.folder.iterdir()) == []

@@ -1,0 +1,80 @@
+"""Writing to the disk in batches, beside the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+__all__ = ["DurableWriter"]
+
+T = TypeVar("T")
+
+
+class DurableWriter(Generic[T]):
+    """Writes things in a thread, as many at once as have gathered: one flush serves them all.
+
+    :param write: makes a list of things safe on the disk, or raises :class:`StorageError`.
+    :param gather_seconds: how long to let things gather; 0 begins at once if nothing is being
+        written, and what comes meanwhile is the next batch.
+    """
+
+    def __init__(self, write: Callable[[list[T]], None], gather_seconds: float = 0.0) -> None:
+        self._write = write
+        self._gather_seconds = gather_seconds
+        self._waiting: list[tuple[T, asyncio.Future[None]]] = []
+        self._running: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def put(self, thing: T) -> asyncio.Future[None]:
+        """Write something; the future is done once it is safe.
+
+        It raises :class:`StorageError` if the disk doesn't take it.
+        """
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+        self._waiting.append((thing, done))
+        if self._running is None and self._timer is None:
+            if self._gather_seconds:
+                self._timer = loop.call_later(self._gather_seconds, self._start)
+            else:
+                self._start()
+        return done
+
+    async def flush(self) -> None:
+        """Wait until everything that was handed over is safe, or has failed."""
+        while self._running is not None or self._waiting:
+            if self._running is None:
+                self._start()
+            elif not self._running.done():
+                await asyncio.wait({self._running})
+            else:
+                await asyncio.sleep(0)
+
+    def _start(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._running is not None or not self._waiting:
+            return
+        batch, self._waiting = self._waiting, []
+        loop = asyncio.get_running_loop()
+        things = [thing for thing, _ in batch]
+        self._running = loop.run_in_executor(None, self._write, things)
+        self._running.add_done_callback(lambda running: self._finish(batch, running))
+
+    def _finish(
+        self, batch: list[tuple[T, asyncio.Future[None]]], running: asyncio.Future[None]
+    ) -> None:
+        self._running = None
+        error = None if running.cancelled() else running.exception()
+        for _, done in batch:
+            if done.done():
+                continue
+            if running.cancelled():
+                done.cancel()
+            elif error is not None:
+                done.set_exception(error)
+            else:
+                done.set_result(None)
+        self._start()
