@@ -21,16 +21,16 @@ def order() -> dict[str, Any]:
     return {
         "orders_accepted": [ORDER_CONTENT, WITHDRAW, deposit, deposit | {"operation": "issue"}],
         "orders_refused": [
-            _refused("an unknown operation", WITHDRAW | {"operation": "burn"}),
-            _refused("no operation", {"account": "account2", "amount": "1"}),
-            _refused("no amount", {"operation": "withdraw", "account": "account2"}),
-            _refused("an amount that is a number", WITHDRAW | {"amount": 12.5}),
-            _refused("an amount of 257 characters", WITHDRAW | {"amount": "1" * 257}),
-            _refused("an account that is none", WITHDRAW | {"account": "-1"}),
-            _refused("a currency in small letters", WITHDRAW | {"currency": "eur"}),
-            _refused("a memo of 141 characters", WITHDRAW | {"memo": "m" * 141}),
-            _refused("an unknown member", WITHDRAW | {"to_account": "account1"}),
-            _refused("a query", STATEMENT),
+            _refused_order("an unknown operation", WITHDRAW | {"operation": "burn"}),
+            _refused_order("no operation", {"account": "account2", "amount": "1"}),
+            _refused_order("no amount", {"operation": "withdraw", "account": "account2"}),
+            _refused_order("an amount that is a number", WITHDRAW | {"amount": 12.5}),
+            _refused_order("an amount of 257 characters", WITHDRAW | {"amount": "1" * 257}),
+            _refused_order("an account that is none", WITHDRAW | {"account": "-1"}),
+            _refused_order("a currency in small letters", WITHDRAW | {"currency": "eur"}),
+            _refused_order("a memo of 141 characters", WITHDRAW | {"memo": "m" * 141}),
+            _refused_order("an unknown member", WITHDRAW | {"to_account": "account1"}),
+            _refused_order("a query", STATEMENT),
         ],
         "queries_accepted": [
             {"operation": "accounts"},
@@ -54,6 +54,10 @@ def order() -> dict[str, Any]:
             _refused("an unknown member", {"text": "x", "html": "<b>x</b>"}),
         ],
     }
+
+
+def _refused_order(name: str, content: dict[str, Any]) -> dict[str, Any]:
+    return {"name": name, "content": content, "code": "bad_order"}
 
 
 def _refused(name: str, content: dict[str, Any]) -> dict[str, Any]:

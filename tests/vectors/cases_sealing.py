@@ -18,9 +18,11 @@ from tests.vectors.primitives import (
     hkdf_expand,
     hkdf_extract,
     key_schedule,
+    ml_kem_768,
     pae,
     seed,
     sign,
+    x25519,
     x_wing_encapsulate,
 )
 
@@ -125,6 +127,16 @@ def encapsulate(message: Message, randomness: bytes) -> tuple[bytes, bytes, byte
     return (ephemeral, *dhkem_encapsulate(public, ephemeral))
 
 
+def agreed(message: Message, ephemeral: bytes) -> dict[str, str]:
+    """Return what the shared secret is made of: the results of X25519 and, in suite 1, ML-KEM."""
+    public = message.recipient.prekey(message.suite).public
+    if message.suite == CLASSIC:
+        return {"dh": x25519(ephemeral, public).hex()}
+    ml_kem_secret, _ = ml_kem_768(ephemeral[:32]).encaps(public[:1184])
+    dh = x25519(ephemeral[32:], public[1184:])
+    return {"ml_kem_secret": ml_kem_secret.hex(), "dh": dh.hex()}
+
+
 def seal(message: Message, plaintext: bytes, label: str) -> bytes:
     _, shared, encapsulated = encapsulate(message, seed(label, 64))
     kem = X_WING if message.suite == HYBRID else DHKEM_X25519
@@ -176,8 +188,10 @@ def described(name: str, message: Message) -> dict[str, Any]:
         "info": message.info().hex(),
         "ephemeral": ephemeral.hex(),
         "enc": encapsulated.hex(),
+        **agreed(message, ephemeral),
         "shared_secret": shared.hex(),
         "key_schedule_context": schedule.context.hex(),
+        "key_schedule_secret": schedule.secret.hex(),
         "key": schedule.key.hex(),
         "nonce": schedule.base_nonce.hex(),
         "ciphertext": gcm(schedule.key, schedule.base_nonce, plaintext).hex(),

@@ -170,6 +170,7 @@ class Schedule:
     """What HPKE's key schedule comes to, for base mode."""
 
     context: bytes
+    secret: bytes
     key: bytes
     base_nonce: bytes
 
@@ -182,6 +183,7 @@ def key_schedule(kem: int, shared_secret: bytes, info: bytes, aead: int = AES_25
     secret = _labeled_extract(suite_id, shared_secret, b"secret", b"")
     return Schedule(
         context,
+        secret,
         _labeled_expand(suite_id, secret, b"key", context, 32),
         _labeled_expand(suite_id, secret, b"base_nonce", context, 12),
     )
