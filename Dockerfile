@@ -23,7 +23,8 @@ RUN TELLERWIRE_ROLES=bank,web \
 FROM python:3.13-slim
 RUN groupadd --gid 10001 tellerwire \
     && useradd --uid 10001 --gid tellerwire --no-create-home --shell /usr/sbin/nologin tellerwire \
-    && install --directory --owner tellerwire --group tellerwire --mode 0700 /var/lib/tellerwire
+    && install --directory --owner tellerwire --group tellerwire --mode 0700 /var/lib/tellerwire \
+    && install --directory --owner tellerwire --group tellerwire --mode 0755 /var/lib/tellerwire-public
 COPY --from=build /opt/tellerwire /opt/tellerwire
 COPY --from=build /srv /srv
 ENV PATH=/opt/tellerwire/bin:$PATH \

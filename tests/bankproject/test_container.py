@@ -10,8 +10,9 @@ import yaml
 
 from tests.architecture.imports import ROOT
 
-SERVICES = {"postgres", "redis", "migrate", "relay", "bank", "web"}
-OURS = ("migrate", "relay", "bank", "web")
+ONE_SHOTS = ("migrate", "grants", "init")
+SERVICES = {"postgres", "redis", *ONE_SHOTS, "relay", "bank", "web"}
+OURS = (*ONE_SHOTS, "relay", "bank", "web")
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +82,7 @@ def test_our_services_have_no_more_rights_than_they_need(
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
-    assert "user" not in service
+    assert service.get("user") == ("postgres" if name == "grants" else None), "the image's own"
     assert not service.get("privileged", False)
 
 
@@ -101,11 +102,74 @@ def test_what_has_no_safe_default_is_required(composition: dict[str, Any]) -> No
 
     assert {name for name, mark in variables.items() if mark == "?"} == {
         "TELLERWIRE_ALLOWED_HOSTS",
-        "TELLERWIRE_BANK_FINGERPRINT",
+        "TELLERWIRE_BANK_CURRENCY",
         "TELLERWIRE_RELAY_NAME",
         "TELLERWIRE_PROXY_ADDRESS",
     }
     assert "${TELLERWIRE_RELAY_REGISTRATION:-closed}" in text
+
+
+def test_the_first_steps_name_what_the_composition_requires(composition: dict[str, Any]) -> None:
+    page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    text = (ROOT / "compose.yaml").read_text(encoding="utf-8")
+    loop = re.search(r"for name in (.+?); do", page, re.DOTALL)
+    assert loop is not None
+
+    assert set(loop[1].replace("\\", "").split()) == set(composition["secrets"])
+    assert set(re.findall(r"(?m)^ +(TELLERWIRE_\w+)=", page)) == set(
+        re.findall(r"\$\{(TELLERWIRE_\w+):\?", text)
+    )
+
+
+def test_each_step_waits_for_what_it_needs(composition: dict[str, Any]) -> None:
+    services = composition["services"]
+    done = {"condition": "service_completed_successfully"}
+
+    assert services["migrate"]["depends_on"] == {"postgres": {"condition": "service_healthy"}}
+    assert services["grants"]["depends_on"] == {"migrate": done}
+    assert services["init"]["depends_on"] == {"grants": done}
+    for name in ("relay", "bank", "web"):
+        assert services[name]["depends_on"]["init"] == done
+    assert all(services[name]["restart"] == "no" for name in ONE_SHOTS)
+    # While the image makes the databases, its server can be reached by the local socket alone.
+    assert "--host 127.0.0.1" in services["postgres"]["healthcheck"]["test"][1]
+
+
+def test_only_migrations_and_grants_have_an_owners_rights(composition: dict[str, Any]) -> None:
+    services = composition["services"]
+
+    with_owner = {
+        name
+        for name, service in services.items()
+        if "bank_owner_database_password" in service.get("secrets", [])
+    }
+    assert with_owner == {"postgres", "migrate", "grants"}
+    superusers = {
+        name
+        for name, service in services.items()
+        if "postgres_password" in service.get("secrets", [])
+    }
+    assert superusers == {"postgres"}
+    for name in ("init", "bank", "web"):
+        url = services[name]["environment"]["TELLERWIRE_DATABASE_URL"]
+        assert url.startswith("postgresql://bank@"), name
+
+
+def test_the_banks_key_and_its_pin_lie_in_the_images_folders(
+    composition: dict[str, Any], stages: list[str]
+) -> None:
+    services = composition["services"]
+    private, public = "/var/lib/tellerwire", "/var/lib/tellerwire-public"
+
+    # A new volume takes owner and mode of the image's folder that it is mounted on.
+    assert re.search(rf"--owner tellerwire --group tellerwire --mode 0700 {private}\s", stages[-1])
+    assert re.search(rf"--owner tellerwire --group tellerwire --mode 0755 {public}\s", stages[-1])
+    mounts = {name: service.get("volumes", []) for name, service in services.items()}
+    assert mounts["init"] == [f"bank-data:{private}", f"bank-public:{public}"]
+    assert mounts["bank"] == [f"bank-data:{private}"]
+    assert mounts["relay"] == mounts["web"] == [f"bank-public:{public}:ro"]
+    pin = services["relay"]["environment"]["TELLERWIRE_RELAY_PINNED_FINGERPRINTS_FILE"]
+    assert pin == services["init"]["command"][-1] == f"{public}/pins"
 
 
 def test_only_this_host_reaches_the_ports(composition: dict[str, Any]) -> None:
