@@ -16,7 +16,8 @@ from typing import Final
 import msgspec
 
 from bank.models import PersonKey
-from protocol.keys import SignedBundle, Suite, open_bundle
+from protocol.bundles import SignedBundle, open_bundle
+from protocol.keys import Suite
 
 __all__ = ["EnrolledKey", "EnrolledKeys", "EnrolledPerson"]
 

@@ -9,9 +9,9 @@ from typing import Final
 import msgspec
 
 from protocol import limits
+from protocol.bundles import Bundle, SignedBundle, open_bundle
 from protocol.encoding import decode_strict, unb64u
 from protocol.errors import RelayError
-from protocol.keys import Bundle, SignedBundle, open_bundle
 
 __all__ = ["OldKeyError", "read_bundle", "read_bundle_file"]
 

@@ -34,8 +34,8 @@ from typing import Any, Final
 from bank.errors import ChangeFault, ChangeRefusedError
 from bank.key_bundles import OldKeyError, read_bundle
 from bank.models import Permission
+from protocol.bundles import Bundle
 from protocol.identifiers import check_client_id, display_name, split_name
-from protocol.keys import Bundle
 
 __all__ = ["FileEmployee", "FileOrganization", "FilePerson", "PermissionsFile", "read_file"]
 

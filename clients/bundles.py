@@ -8,8 +8,8 @@ from typing import Final
 import msgspec
 
 from clients.errors import UsageError
+from protocol.bundles import Bundle, SignedBundle, open_bundle
 from protocol.errors import ProtocolError
-from protocol.keys import Bundle, SignedBundle, open_bundle
 
 __all__ = ["bundle_json", "read_bundle_file"]
 

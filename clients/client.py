@@ -26,6 +26,7 @@ from clients.outgoing import Again, Answered, Hopeless, Outgoing, Unbelievable, 
 from clients.peers import Peers
 from clients.retry import TRY_JITTER, RetryPolicy
 from protocol import limits
+from protocol.bundles import Bundle
 from protocol.client_events import (
     CallEnded,
     Due,
@@ -45,7 +46,7 @@ from protocol.encoding import b64u, unb64u
 from protocol.frames import Deliver, Role
 from protocol.identifiers import uuid7
 from protocol.keyfile import KeyFile
-from protocol.keys import Bundle, RandomBytes
+from protocol.keys import RandomBytes
 
 __all__ = ["Client"]
 

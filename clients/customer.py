@@ -42,11 +42,11 @@ from protocol.banking import (
     Receipt,
     Result,
 )
+from protocol.bundles import Bundle
 from protocol.client_events import Ended
 from protocol.client_exchange import Stage
 from protocol.encoding import b64u
 from protocol.errors import Code
-from protocol.keys import Bundle
 from protocol.sealing import (
     REPLY_KEY_BYTES,
     Envelope,

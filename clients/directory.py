@@ -9,12 +9,12 @@ from typing import Final
 from clients.connection import Clock, Connection
 from clients.errors import RefusedError, RelayUnreachableError
 from clients.peers import Peers
+from protocol.bundles import Bundle, SignedBundle, open_bundle
 from protocol.client_events import CallEnded
 from protocol.client_protocol import ClientProtocol
 from protocol.errors import Code, RelayError
 from protocol.frames import Error, Found, Lookup, Publish, Published
 from protocol.identifiers import is_name_query
-from protocol.keys import Bundle, SignedBundle, open_bundle
 
 __all__ = ["Directory"]
 

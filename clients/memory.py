@@ -13,9 +13,9 @@ from clients.errors import StorageError
 from clients.files import put_private
 from clients.peers import Pin
 from clients.storage import StateDirectory
+from protocol.bundles import SignedBundle, open_bundle
 from protocol.encoding import b64u
 from protocol.errors import Code, EndToEndError, ProtocolError
-from protocol.keys import SignedBundle, open_bundle
 
 __all__ = ["PinsOnDisk", "SeenMessages"]
 

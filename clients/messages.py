@@ -30,12 +30,12 @@ from protocol.banking import (
     decode_text,
     encode_answer,
 )
+from protocol.bundles import Bundle
 from protocol.client_events import Ended
 from protocol.client_exchange import Stage
 from protocol.encoding import unb64u
 from protocol.errors import RETRY, Code, EndToEndError, ProtocolError, Retry
 from protocol.frames import Deliver, Kind
-from protocol.keys import Bundle
 from protocol.sealing import (
     REPLY_KEY_BYTES,
     REPLY_NONCE_BYTES,

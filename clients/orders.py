@@ -22,12 +22,13 @@ from protocol.banking import (
     decode_answer,
     open_receipt,
 )
+from protocol.bundles import Bundle
 from protocol.client_exchange import Stage
 from protocol.encoding import b64u, unb64u
 from protocol.errors import RETRY, Code, EndToEndError, Retry
 from protocol.frames import Kind
 from protocol.keyfile import KeyFile
-from protocol.keys import Bundle, EncryptionKey, best_common_suite
+from protocol.keys import EncryptionKey, best_common_suite
 from protocol.sealing import (
     Envelope,
     SignedMessage,

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from protocol.bundles import Bundle
 from protocol.client_exchange import Stage
 from protocol.errors import Code
 from protocol.frames import Kind
-from protocol.keys import Bundle
 
 __all__ = ["Again", "Answered", "Hopeless", "Outgoing", "Unbelievable", "Verdict"]
 

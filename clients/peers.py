@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from clients.errors import PeerKeyChangedError, RefusedError
+from protocol.bundles import Bundle, check_succession
 from protocol.errors import Code, RelayError
 from protocol.identifiers import name_key, name_keys
-from protocol.keys import Bundle, check_succession
 
 __all__ = ["MemoryPins", "Peers", "Pin", "Pins"]
 

@@ -9,10 +9,10 @@ import msgspec
 
 from clients.errors import StorageError
 from protocol.banking import SignedReceipt
+from protocol.bundles import SignedBundle
 from protocol.encoding import unb64u
 from protocol.errors import Code
 from protocol.identifiers import ClientId, Milliseconds, UuidText
-from protocol.keys import SignedBundle
 from protocol.sealing import SignedMessage
 
 __all__ = ["Ending", "OrderRecord", "decode_record", "encode_record"]

@@ -14,9 +14,9 @@ from clients.messages import DeliveryState, OutgoingText
 from clients.outcomes import ExitStatus, order_text, refusal_text, status_of, text_text
 from clients.session import Session
 from clients.waiting import first_of
+from protocol.bundles import Bundle
 from protocol.client_events import Ended
 from protocol.errors import Code
-from protocol.keys import Bundle
 
 __all__ = ["Script"]
 

@@ -19,10 +19,11 @@ from typing import Final
 
 from clients.client import Client
 from clients.connection import Clock, system_clock
+from protocol.bundles import Bundle
 from protocol.encoding import unb64u
 from protocol.frames import Deliver, Kind, Role
 from protocol.keyfile import KeyFile
-from protocol.keys import Bundle, RandomBytes
+from protocol.keys import RandomBytes
 
 __all__ = ["Handler", "IncomingRequest", "ServiceClient", "ServiceCounters"]
 

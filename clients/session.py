@@ -17,11 +17,11 @@ from clients.messages import Messenger
 from clients.peers import Peers
 from clients.retry import RetryPolicy
 from clients.storage import StateDirectory, StoredMessage
+from protocol.bundles import Bundle
 from protocol.encoding import unb64u
 from protocol.errors import Code
 from protocol.frames import Deliver
 from protocol.keyfile import KeyFile
-from protocol.keys import Bundle
 
 __all__ = ["Session", "Setup", "connect"]
 

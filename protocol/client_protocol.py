@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from protocol import frames, limits
+from protocol.bundles import Bundle
 from protocol.client_events import (
     ACCEPTED,
     CallEnded,
@@ -47,7 +48,7 @@ from protocol.client_events import (
 from protocol.client_exchange import Alarms, Exchange, Happening, Stage
 from protocol.encoding import b64u
 from protocol.errors import RETRY, Code, MisuseError, RelayError, Retry
-from protocol.keys import Bundle, IdentityKey
+from protocol.keys import IdentityKey
 from protocol.registration import make_proof
 
 __all__ = ["ClientProtocol"]

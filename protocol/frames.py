@@ -13,10 +13,10 @@ from typing import Annotated, Final, TypeVar
 import msgspec
 
 from protocol import limits
+from protocol.bundles import SignedBundle
 from protocol.encoding import unb64u
 from protocol.errors import Code, RelayError, Retry
 from protocol.identifiers import ClientId, Milliseconds, UuidText
-from protocol.keys import SignedBundle
 
 __all__ = [
     "Ack",

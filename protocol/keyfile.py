@@ -19,6 +19,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
+from protocol.bundles import Bundle, SignedBundle, make_bundle, open_bundle
 from protocol.encoding import b64u, decode_strict, unb64u
 from protocol.errors import (
     KeyFileFormatError,
@@ -27,17 +28,7 @@ from protocol.errors import (
     WrongPassphraseError,
 )
 from protocol.identifiers import ClientId, Milliseconds
-from protocol.keys import (
-    Bundle,
-    IdentityKey,
-    Prekey,
-    RandomBytes,
-    SignedBundle,
-    Suite,
-    fingerprint,
-    make_bundle,
-    open_bundle,
-)
+from protocol.keys import IdentityKey, Prekey, RandomBytes, Suite, fingerprint
 
 __all__ = [
     "DEFAULT_COST",

@@ -7,10 +7,11 @@ relay: a relay that passes it on to another relay, or keeps it for later, gains 
 from __future__ import annotations
 
 from protocol import limits
+from protocol.bundles import Bundle
 from protocol.encoding import pae
 from protocol.errors import Code, RelayError
 from protocol.identifiers import ClientId
-from protocol.keys import Bundle, IdentityKey, verify
+from protocol.keys import IdentityKey, verify
 
 __all__ = ["check_proof", "make_proof", "proof_message"]
 

@@ -7,9 +7,9 @@ from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
+from protocol.bundles import Bundle
 from protocol.errors import MisuseError
 from protocol.frames import Role, Send
-from protocol.keys import Bundle
 
 __all__ = [
     "CLOSE_CODE",

@@ -20,6 +20,7 @@ from enum import Enum, auto
 from typing import Any, Final, Generic, TypeVar
 
 from protocol import limits
+from protocol.bundles import Bundle, SignedBundle, open_bundle
 from protocol.encoding import b64u, unb64u
 from protocol.errors import RETRY, Code, MisuseError, RelayError
 from protocol.frames import (
@@ -41,7 +42,6 @@ from protocol.frames import (
     decode_client_frame,
     decode_nonce,
 )
-from protocol.keys import Bundle, SignedBundle, open_bundle
 from protocol.registration import check_proof
 from protocol.relay_events import (
     CLOSE_CODE,

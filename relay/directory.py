@@ -15,10 +15,10 @@ from django.db.models import Q
 from django.utils import timezone
 
 from protocol import limits
+from protocol.bundles import Bundle, SignedBundle, check_succession, open_bundle
 from protocol.errors import Code, RelayError
 from protocol.frames import Role
 from protocol.identifiers import CLIENT_ID_PATTERN, is_name_query, name_key, name_keys
-from protocol.keys import Bundle, SignedBundle, check_succession, open_bundle
 from relay.conf import relay_settings
 from relay.database import ALIAS
 from relay.limits import pinned_fingerprints

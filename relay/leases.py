@@ -13,8 +13,8 @@ from django.db import transaction
 from django.db.models import Count
 from django.utils import timezone
 
+from protocol.bundles import Bundle
 from protocol.frames import Role
-from protocol.keys import Bundle
 from relay import directory, mailbox
 from relay.database import ALIAS
 from relay.models import Client, Connection, StoredStatus, Worker

@@ -19,7 +19,7 @@ from bank.services.keys import enrol_key, key_in_force, rotate_key
 from bank.services.organizations import create_organization, rename_organization
 from bank.services.persons import register_person, rename_person
 from bank.services.roles import create_role, set_role_permissions
-from protocol.keys import Bundle
+from protocol.bundles import Bundle
 
 __all__ = ["Change", "ImportReport", "choose_currency", "import_permissions"]
 

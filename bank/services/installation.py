@@ -15,7 +15,7 @@ from bank.services.employees import hire_employee
 from bank.services.keys import enrol_key, key_in_force
 from bank.services.organizations import ensure_bank_organization
 from bank.services.persons import register_person
-from protocol.keys import Bundle
+from protocol.bundles import Bundle
 
 __all__ = ["NewCurrency", "ensure_bank"]
 

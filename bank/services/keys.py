@@ -12,8 +12,9 @@ from bank.audit import Actor, recorded
 from bank.errors import ChangeFault, ChangeRefusedError
 from bank.models import Person, PersonKey
 from bank.services import saving
+from protocol.bundles import Bundle, SignedBundle, check_succession, open_bundle
 from protocol.errors import Code, RelayError
-from protocol.keys import Bundle, SignedBundle, check_succession, format_fingerprint, open_bundle
+from protocol.keys import format_fingerprint
 
 __all__ = ["enrol_key", "enrolled_bundle", "key_in_force", "revoke_key", "rotate_key"]
 

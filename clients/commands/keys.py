@@ -29,10 +29,11 @@ from clients.files import put_private
 from clients.memory import PinsOnDisk
 from clients.session import Session, Setup, peers_of
 from clients.storage import StateDirectory
+from protocol.bundles import Bundle
 from protocol.errors import Code, RelayError
 from protocol.identifiers import check_client_id, split_name
 from protocol.keyfile import KeyFile, encrypt_key_file, new_key_file, rotate_prekeys
-from protocol.keys import Bundle, format_fingerprint, parse_fingerprint, safety_number
+from protocol.keys import format_fingerprint, parse_fingerprint, safety_number
 
 __all__ = ["keygen", "passwd", "rotate", "show", "trust"]
 

@@ -28,9 +28,10 @@ from clients.session import Session
 from clients.storage import StateDirectory
 from clients.words import in_words
 from protocol.banking import Outcome, Receipt, decode_order
+from protocol.bundles import Bundle, open_bundle
 from protocol.encoding import decode_strict, unb64u
 from protocol.errors import Code, ProtocolError
-from protocol.keys import Bundle, format_fingerprint, open_bundle
+from protocol.keys import format_fingerprint
 from protocol.sealing import Inner
 
 __all__ = ["orders", "verify"]

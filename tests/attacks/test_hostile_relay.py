@@ -18,6 +18,7 @@ from clients.errors import PeerKeyChangedError, RegistrationRefusedError
 from clients.records import OrderRecord
 from protocol import limits
 from protocol.banking import Answer, Transfer, encode_answer
+from protocol.bundles import SignedBundle
 from protocol.encoding import b64u, unb64u
 from protocol.errors import RETRY, Code
 from protocol.frames import (
@@ -32,7 +33,6 @@ from protocol.frames import (
     Status,
 )
 from protocol.keyfile import KeyFile
-from protocol.keys import SignedBundle
 from protocol.sealing import refusal_body, seal_reply
 from tests.attacks.conftest import Scene
 from tests.attacks.middleman import changed

@@ -20,10 +20,10 @@ from bank.services.keys import enrol_key, revoke_key
 from clients.customer import OrderState
 from clients.errors import RegistrationRefusedError
 from protocol.banking import AccountsQuery, Answer, Transfer
+from protocol.bundles import SignedBundle
 from protocol.encoding import b64u, unb64u
 from protocol.errors import Code
 from protocol.frames import Deliver, RelayFrame, Status
-from protocol.keys import SignedBundle
 from relay.models import Client
 from tests.attacks.conftest import Scene
 from tests.attacks.middleman import changed

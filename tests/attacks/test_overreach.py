@@ -27,9 +27,9 @@ from protocol.banking import (
     Transfer,
     Withdraw,
 )
+from protocol.bundles import SignedBundle
 from protocol.encoding import b64u, unb64u
 from protocol.errors import Code
-from protocol.keys import SignedBundle
 from tests.attacks.conftest import Scene
 from tests.integration.customers import key_file_of
 from tests.integration.ledger_state import balances, only_recorded

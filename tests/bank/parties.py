@@ -20,16 +20,8 @@ from bank.models import (
     Role,
     RolePermission,
 )
-from protocol.keys import (
-    Bundle,
-    EncryptionKey,
-    IdentityKey,
-    Prekey,
-    SignedBundle,
-    Suite,
-    make_bundle,
-    open_bundle,
-)
+from protocol.bundles import Bundle, SignedBundle, make_bundle, open_bundle
+from protocol.keys import EncryptionKey, IdentityKey, Prekey, Suite
 
 VALID_FROM_MS = 1_700_000_000_000
 VALID_TO_MS = VALID_FROM_MS + 19 * 365 * 86_400_000

@@ -33,8 +33,9 @@ from protocol.banking import (
     decode_answer,
     open_receipt,
 )
+from protocol.bundles import make_bundle
 from protocol.errors import Code, Retry
-from protocol.keys import EncryptionKey, IdentityKey, Prekey, Suite, fingerprint, make_bundle
+from protocol.keys import EncryptionKey, IdentityKey, Prekey, Suite, fingerprint
 from protocol.sealing import (
     Envelope,
     SignedMessage,

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bank.key_bundles import OldKeyError, read_bundle, read_bundle_file
-from protocol.keys import Bundle
+from protocol.bundles import Bundle
 from tests.bank.parties import bundle_object, signed_bundle
 
 NOWHERE = Path("/nonexistent-folder")

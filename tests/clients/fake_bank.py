@@ -34,11 +34,11 @@ from protocol.banking import (
     encode_answer,
     sign_receipt,
 )
+from protocol.bundles import Bundle
 from protocol.encoding import b64u
 from protocol.errors import RETRY, Code, EndToEndError
 from protocol.identifiers import uuid7
 from protocol.keyfile import KeyFile
-from protocol.keys import Bundle
 from protocol.sealing import Envelope, Opened, open_sealed, refusal_body, seal_reply
 from tests.clients.fake_relay import now_ms
 

@@ -19,10 +19,10 @@ from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
 from protocol import frames, limits
+from protocol.bundles import SignedBundle, check_succession, open_bundle
 from protocol.encoding import b64u, unb64u
 from protocol.errors import RETRY, Code, ProtocolError
 from protocol.identifiers import name_key, name_keys, uuid7
-from protocol.keys import SignedBundle, check_succession, open_bundle
 from protocol.registration import check_proof
 
 LIMITS = frames.Limits(

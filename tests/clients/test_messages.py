@@ -12,9 +12,10 @@ from clients.memory import PinsOnDisk, SeenMessages
 from clients.messages import DeliveryState, TextResult
 from clients.retry import RetryPolicy
 from protocol import frames
+from protocol.bundles import make_bundle, open_bundle
 from protocol.errors import Code, EndToEndError
 from protocol.keyfile import KeyFile, new_key_file, rotate_prekeys
-from protocol.keys import IdentityKey, make_bundle, open_bundle
+from protocol.keys import IdentityKey
 from tests.clients.fake_relay import changed, now_ms, until
 from tests.clients.world import ADA, BEN, PATIENT, Person, World
 

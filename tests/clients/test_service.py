@@ -13,10 +13,10 @@ from clients.outgoing import Answered, Verdict
 from clients.retry import RetryPolicy
 from clients.service import IncomingRequest, ServiceClient
 from protocol import frames
+from protocol.bundles import Bundle
 from protocol.client_exchange import Stage
 from protocol.errors import Code, Retry
 from protocol.keyfile import KeyFile, new_key_file, rotate_prekeys
-from protocol.keys import Bundle
 from tests.clients.fake_relay import FakeRelay, now_ms, until
 
 POLICY = RetryPolicy(tries=5, try_ms=300)

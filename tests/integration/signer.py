@@ -21,11 +21,12 @@ from protocol.banking import (
     decode_answer,
     open_receipt,
 )
+from protocol.bundles import Bundle
 from protocol.encoding import b64u, unb64u
 from protocol.errors import Code
 from protocol.frames import Kind
 from protocol.keyfile import KeyFile
-from protocol.keys import Bundle, EncryptionKey, IdentityKey, Suite
+from protocol.keys import EncryptionKey, IdentityKey, Suite
 from protocol.sealing import (
     REPLY_KEY_BYTES,
     Envelope,

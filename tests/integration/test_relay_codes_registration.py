@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from asgiref.sync import sync_to_async
 
+from protocol.bundles import SignedBundle
 from protocol.encoding import b64u
 from protocol.errors import Code
 from protocol.frames import (
@@ -22,7 +23,7 @@ from protocol.frames import (
     Published,
     Role,
 )
-from protocol.keys import IdentityKey, SignedBundle
+from protocol.keys import IdentityKey
 from relay import directory
 from relay.models import Client
 from tests.integration.processes import RunningServer, Start

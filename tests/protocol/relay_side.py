@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from protocol import limits
+from protocol.bundles import Bundle, make_bundle, open_bundle
 from protocol.encoding import b64u
 from protocol.errors import RETRY, Code
 from protocol.frames import (
@@ -20,14 +21,7 @@ from protocol.frames import (
     encode,
 )
 from protocol.identifiers import uuid7
-from protocol.keys import (
-    Bundle,
-    IdentityKey,
-    Prekey,
-    Suite,
-    make_bundle,
-    open_bundle,
-)
+from protocol.keys import IdentityKey, Prekey, Suite
 from protocol.registration import make_proof
 from protocol.relay_events import (
     ConnectionBounds,

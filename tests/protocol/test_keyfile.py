@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from protocol.bundles import check_succession, open_bundle
 from protocol.errors import KeyFileError, KeyFileFormatError, MisuseError, WrongPassphraseError
 from protocol.keyfile import (
     DEFAULT_COST,
@@ -23,7 +24,7 @@ from protocol.keyfile import (
     read_key_file_header,
     rotate_prekeys,
 )
-from protocol.keys import Suite, check_succession, open_bundle
+from protocol.keys import Suite
 from tests.protocol.cast import DAY, NOW, ada, fixed_bytes
 
 CHEAPEST = Cost(memory_kib=19 * 1024, passes=1, lanes=1)

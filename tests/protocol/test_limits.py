@@ -14,11 +14,12 @@ from protocol.banking import (
     StatementResult,
     encode_answer,
 )
+from protocol.bundles import SignedBundle
 from protocol.encoding import b64u
 from protocol.errors import MisuseError
 from protocol.frames import Found, Kind, Send, decode_client_frame, decode_relay_frame, encode
 from protocol.identifiers import uuid7
-from protocol.keys import SignedBundle, Suite
+from protocol.keys import Suite
 from protocol.sealing import SignedMessage, open_reply, seal, seal_reply
 from tests.protocol.cast import MESSAGE_ID, REPLY_KEY, bank, envelope
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from protocol.keys import open_bundle
+from protocol.bundles import open_bundle
 from protocol.registration import check_proof, make_proof, proof_message
 from tests.protocol.cast import NOW, ada, mallory, refusal
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol import limits
+from protocol.bundles import SignedBundle
 from protocol.encoding import b64u
 from protocol.errors import Code, MisuseError
 from protocol.frames import (
@@ -22,10 +23,7 @@ from protocol.frames import (
     Welcome,
     encode,
 )
-from protocol.keys import (
-    IdentityKey,
-    SignedBundle,
-)
+from protocol.keys import IdentityKey
 from protocol.relay_events import (
     CLOSE_CODE,
     CloseReason,

@@ -9,7 +9,7 @@ from typing import Any, get_args
 import msgspec
 import pytest
 
-from protocol import banking, frames, keyfile, keys, limits, sealing
+from protocol import banking, bundles, frames, keyfile, limits, sealing
 from protocol.encoding import b64u, pae
 from protocol.errors import BANK_CODES, END_TO_END_CODES, RELAY_CODES, RETRY, Code
 from protocol.keys import format_fingerprint
@@ -191,7 +191,7 @@ def test_the_limits_that_a_welcome_tells_are_described() -> None:
         ("### Sealing, step by step", sealing.Inner),
         ("### Answers", banking.Answer),
         ("### Receipts", banking.Receipt),
-        ("## Bundles", keys.SignedBundle),
+        ("## Bundles", bundles.SignedBundle),
     ],
 )
 def test_every_member_of_what_is_signed_or_stored_is_described(heading: str, kind: Any) -> None:

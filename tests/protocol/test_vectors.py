@@ -17,6 +17,7 @@ from protocol.banking import (
     open_receipt,
     sign_receipt,
 )
+from protocol.bundles import SignedBundle, check_succession, open_bundle
 from protocol.encoding import b64u, decode_strict, pae, unb64u
 from protocol.errors import (
     Code,
@@ -38,13 +39,10 @@ from protocol.keyfile import decrypt_key_file, read_key_file_header
 from protocol.keys import (
     IdentityKey,
     Prekey,
-    SignedBundle,
     Suite,
     check_identity_key,
-    check_succession,
     fingerprint,
     format_fingerprint,
-    open_bundle,
     parse_fingerprint,
     safety_number,
     verify,

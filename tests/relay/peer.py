@@ -13,6 +13,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.typing import Origin, Subprotocol
 
 from protocol import limits
+from protocol.bundles import Bundle, SignedBundle, make_bundle, open_bundle
 from protocol.encoding import b64u
 from protocol.frames import (
     Ack,
@@ -35,15 +36,7 @@ from protocol.frames import (
     encode,
 )
 from protocol.identifiers import uuid7
-from protocol.keys import (
-    Bundle,
-    IdentityKey,
-    Prekey,
-    SignedBundle,
-    Suite,
-    make_bundle,
-    open_bundle,
-)
+from protocol.keys import IdentityKey, Prekey, Suite
 from protocol.registration import make_proof
 
 F = TypeVar("F")

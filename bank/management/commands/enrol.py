@@ -16,8 +16,9 @@ from bank.key_bundles import read_bundle_file
 from bank.models import Person, PersonKey
 from bank.services.keys import enrol_key, key_in_force, rotate_key
 from bank.services.persons import register_person, rename_person
+from protocol.bundles import Bundle
 from protocol.identifiers import check_client_id, split_name
-from protocol.keys import Bundle, format_fingerprint, parse_fingerprint
+from protocol.keys import format_fingerprint, parse_fingerprint
 
 ACTOR = Actor.command("enrol")
 

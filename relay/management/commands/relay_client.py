@@ -9,8 +9,9 @@ from typing import Any
 import msgspec
 from django.core.management.base import BaseCommand, CommandError
 
+from protocol.bundles import SignedBundle, open_bundle
 from protocol.errors import RelayError
-from protocol.keys import SignedBundle, format_fingerprint, open_bundle
+from protocol.keys import format_fingerprint
 from relay import directory, revocation
 from relay.models import Client
 

@@ -15,7 +15,8 @@ from django.core.management.base import CommandError
 
 from bank.models import AuditRecord, Person, PersonKey
 from bank.services.keys import key_in_force
-from protocol.keys import SignedBundle, format_fingerprint, open_bundle
+from protocol.bundles import SignedBundle, open_bundle
+from protocol.keys import format_fingerprint
 from tests.bank.parties import bundle_object, identity_of, make_person, signed_bundle
 from tests.bank.unchanged import nothing_changed
 

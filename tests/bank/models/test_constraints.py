@@ -21,7 +21,7 @@ from bank.models import (
     Role,
     RolePermission,
 )
-from protocol.keys import open_bundle
+from protocol.bundles import open_bundle
 from tests.bank.parties import (
     give,
     make_account,

@@ -11,7 +11,8 @@ from bank.authorization import decide
 from bank.errors import ChangeFault, ChangeRefusedError
 from bank.models import AuditRecord, Person, PersonKey
 from bank.services import keys
-from protocol.keys import IdentityKey, SignedBundle
+from protocol.bundles import SignedBundle
+from protocol.keys import IdentityKey
 from tests.bank.parties import identity_of, make_account, make_person, signed_bundle
 from tests.bank.unchanged import nothing_changed
 
