@@ -7,7 +7,7 @@ import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from rich.console import Console
@@ -20,6 +20,7 @@ from protocol.keys import format_fingerprint
 __all__ = ["Display", "amount_text", "printable", "time_text"]
 
 CONTROL = "C"
+TABLE_COLUMNS_MAX = 10_000
 
 
 def printable(text: str) -> str:
@@ -60,6 +61,8 @@ class Display:
     def __init__(self, *, as_json: bool = False) -> None:
         self.as_json = as_json
         self._out = Console(highlight=False, soft_wrap=True)
+        if not self._out.is_terminal:
+            self._out.width = TABLE_COLUMNS_MAX
         self._err = Console(stderr=True, highlight=False, soft_wrap=True)
 
     def say(self, line: str, **event: object) -> None:
@@ -81,13 +84,15 @@ class Display:
         sys.stdout.flush()
 
     def table(self, columns: Sequence[tuple[str, bool]], rows: Iterable[Sequence[str]]) -> None:
-        """Print a table.
+        """Print a table, as wide as it has to be where no terminal bounds it.
 
-        :param columns: heading, and whether the column holds numbers.
+        :param columns: heading, and whether the column is never broken and aligned to the right,
+            as numbers are.
         """
         table = Table(box=None, pad_edge=False, header_style="bold")
-        for heading, numeric in columns:
-            table.add_column(heading, justify="right" if numeric else "left", no_wrap=numeric)
+        for heading, whole in columns:
+            justify: Literal["right", "left"] = "right" if whole else "left"
+            table.add_column(heading, justify=justify, no_wrap=whole, overflow="fold")
         for row in rows:
             table.add_row(*(Text(printable(cell)) for cell in row))
         self._out.print(table)

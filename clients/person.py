@@ -20,6 +20,7 @@ if not __package__:
 import typer
 
 from clients.commands import keys, messages, money, orders
+from clients.commands.command import PersonCommand
 from clients.display import Display
 from clients.errors import ClientError, OutcomeUnknownError, RefusedError, UsageError
 from clients.outcomes import ExitStatus, refusal_text
@@ -56,7 +57,7 @@ _PANELS: Final = {
 }
 for _panel, _commands in _PANELS.items():
     for _command in _commands:
-        app.command(rich_help_panel=_panel)(_command)
+        app.command(rich_help_panel=_panel, cls=PersonCommand)(_command)
 
 
 def main() -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import csv
 import sys
 from typing import Annotated, Final
@@ -17,6 +16,7 @@ from clients.display import Display, amount_text, time_text
 from clients.errors import ClientError, OutcomeUnknownError, UsageError
 from clients.orders import meaning_of
 from clients.outcomes import ExitStatus, balance_text, order_text, status_of
+from clients.prompt import ask_yes
 from clients.session import Session
 from protocol import limits
 from protocol.banking import (
@@ -343,19 +343,22 @@ def _carry_out(common: Common, order: Order, *, yes: bool, as_json: bool) -> Non
     if not yes and not sys.stdin.isatty():
         raise UsageError("money moves only after a yes: use a terminal, or give --yes")
     setup, display = setup_of(common), Display()
+    consented = yes
 
     async def conversation(session: Session) -> OrderResult | None:
-        customer = session.customer
-        if not yes and not await _consent(session, display, order):
-            return None
-        return await customer.submit(order)
+        nonlocal consented
+        consented = yes or await _consent(session, display, order)
+        return await session.customer.submit(order) if consented else None
 
     try:
         result = talk(setup, display, conversation)
     except KeyboardInterrupt as stopped:
-        raise OutcomeUnknownError(
-            "stopped. If the order was sent already it may run; find out with: orders --finish"
-        ) from stopped
+        if consented:
+            raise OutcomeUnknownError(
+                "stopped. If the order was sent already it may run; find out with: orders --finish"
+            ) from stopped
+        result = None
+        display.say("")
     if result is None:
         display.say("nothing was sent")
         raise typer.Exit(int(ExitStatus.FAILED))
@@ -366,8 +369,7 @@ async def _consent(session: Session, display: Display, order: Order) -> bool:
     bank = await session.bank_bundle()
     display.say(f"{meaning_of(order)}")
     display.say(f"at {bank.name} ({bank.id}), fingerprint {format_fingerprint(bank.fingerprint)}")
-    # In a thread, so that the connection is kept alive while somebody thinks about it.
-    return await asyncio.to_thread(typer.confirm, "Do it?")
+    return await ask_yes("Do it?")
 
 
 def say_result(result: OrderResult, display: Display, *, as_json: bool) -> None:

@@ -91,7 +91,7 @@ def _list(common: Common, display: Display, *, everything: bool, as_json: bool) 
 
 def _say_table(display: Display, records: list[OrderRecord]) -> None:
     display.table(
-        [("order", False), ("signed", False), ("what", False), ("outcome", False)],
+        [("order", True), ("signed", False), ("what", False), ("outcome", False)],
         [
             (record.order_id, time_text(record.issued_at), record.meaning, _outcome(record))
             for record in records

@@ -16,7 +16,6 @@ from clients import person
 from protocol import limits
 from protocol.encoding import b64u, unb64u
 from protocol.errors import Code
-from protocol.keys import format_fingerprint
 from tests.clients.fake_relay import until
 from tests.clients.test_messages import other_identity
 from tests.clients.typist import PASSPHRASE, BackgroundWorld, Run, Typed, write_key
@@ -95,31 +94,6 @@ def test_refusals_are_said_in_words_with_their_code(
     assert unavailable.status == 1
     assert "account_unavailable" in unavailable.out
     assert background.world.bank.booked == 0
-
-
-def test_money_moves_only_after_a_yes(
-    run: Run, background: BackgroundWorld, config: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    refused = run("transfer", "account1", "account2", "100", "--config", config)
-    assert refused.status == 2
-    assert "--yes" in refused.err
-
-    def typed(answer: str) -> Typed:
-        monkeypatch.setattr(sys, "stdin", Terminal(answer))
-        return run("transfer", "account1", "account2", "100", "--config", config)
-
-    declined = typed("n\n")
-    assert declined.status == 1
-    assert format_fingerprint(BANK.fingerprint) in declined.out
-    assert "Bank, Demo (bank)" in declined.out
-    assert background.world.bank.seen == []
-    assert typed("y\n").status == 0
-    assert background.world.bank.booked == 1
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
 
 
 def test_wrong_accounts_and_amounts_are_named_before_anything_is_sent(
