@@ -68,7 +68,8 @@ def parse_action(source: str, bank_id: str) -> Action:
     if match is None:
         raise ActionError(f"{source!r} is no action; actions look like: {_EXAMPLE}")
     recipient, text = match[1].strip(), match[2]
-    if recipient == bank_id:
+    # Ids that differ in case alone are one id to the relay, and so they are here.
+    if recipient.casefold() == bank_id.casefold():
         return BankAction(source, _parse_order(text, bank_id))
     _check_recipient(recipient)
     if len(text) > limits.TEXT_MESSAGE_CHARS_MAX:

@@ -11,9 +11,11 @@
       "actions": ["SEND [demo-ben] hello", "SEND [bank] ADD [account1] [account2] [100]"]
     }
 
-Numbers may be written as texts. ``keys.private`` names a key file, relative to this file's folder;
-``keys.public`` may be left out, and is checked where it is there. ``server`` may have a ``path``
-and ``tls``, or a whole ``url`` instead of everything else. Durations are seconds.
+A script needs all of ``general`` and ``actions``; commands that get their orders from the command
+line do without. Numbers may be written as texts. ``keys.private`` names a key file, relative to
+this file's folder; ``keys.public`` may be left out, and is checked where it is there; an RSA key
+that the original had there is of no use any more, and changes nothing. ``server`` may have a
+``path`` and ``tls``, or a whole ``url`` instead of everything else. Durations are seconds.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from clients.errors import ActionError, ConfigError
 from protocol.identifiers import check_client_id, split_name
 from protocol.keys import parse_fingerprint
 
-__all__ = ["BANK_ID", "Config", "General", "check_relay_url", "load_config"]
+__all__ = ["BANK_ID", "Config", "General", "check_relay_url", "is_old_key", "load_config"]
 
 BANK_ID: Final = "bank"
 RELAY_PATH: Final = "/relay"
@@ -140,9 +142,11 @@ class _Reader:
             raise self.error(unknown[0], "is not known here; is it misspelt?")
 
 
-def load_config(path: Path) -> Config:
+def load_config(path: Path, *, script: bool = False) -> Config:
     """Read a configuration file, every action in it included.
 
+    :param script: it is to be carried out, so ``general`` and ``actions`` have to be there; other
+        commands do without them.
     :raises ConfigError: it can't be read, or a key is missing, wrong or unknown; it names which.
     """
     root = _Reader(path, "", _read(path))
@@ -151,10 +155,10 @@ def load_config(path: Path) -> Config:
     keys = person.section("keys")
     key_file = _private(path, keys)
     public = keys.text("public") if keys.has("public") else None
-    general = _general(root.section("general", optional=True))
+    general = _general(root.section("general", optional=not script), whole=script)
     relay_url = _server(root.section("server"))
     bank_id, fingerprint = _bank(root.section("bank", optional=True))
-    actions = _actions(root, bank_id)
+    actions = _actions(root, bank_id) if script or root.has("actions") else ()
     for reader in (root, person, keys):
         reader.finish()
     return Config(
@@ -209,9 +213,16 @@ def _person(person: _Reader) -> tuple[str, str, str]:
     return person_id, first_name, last_name
 
 
+def is_old_key(text: str) -> bool:
+    """Return whether a text is a key as the original had them: PEM, or the base64 within it."""
+    lines = "\n" in text or "-----" in text or text.startswith("ssh-rsa ")
+    # "MII" is how the DER of every RSA key begins.
+    return lines or len(text) > 1_000 or (text.startswith("MII") and len(text) > 100)
+
+
 def _private(path: Path, keys: _Reader) -> Path:
     text = keys.text("private")
-    if "\n" in text or "-----" in text or len(text) > 1_000:
+    if is_old_key(text):
         raise keys.error(
             "private",
             "holds a key in clear, as the original did. Keys live in encrypted files here: make a "
@@ -221,17 +232,17 @@ def _private(path: Path, keys: _Reader) -> Path:
     return (path.parent / Path(text).expanduser()).resolve()
 
 
-def _general(general: _Reader) -> General:
+def _general(general: _Reader, *, whole: bool) -> General:
     standard = General()
     found = General(
         duration_seconds=general.number("duration", least=0, most=DURATION_SECONDS_MAX)
-        if general.has("duration")
+        if whole or general.has("duration")
         else standard.duration_seconds,
         tries=general.whole("retries", least=1, most=RETRIES_MAX)
-        if general.has("retries")
+        if whole or general.has("retries")
         else standard.tries,
         timeout_seconds=general.number("timeout", least=0.05, most=TIMEOUT_SECONDS_MAX)
-        if general.has("timeout")
+        if whole or general.has("timeout")
         else standard.timeout_seconds,
     )
     general.finish()
@@ -290,8 +301,6 @@ def _bank(bank: _Reader) -> tuple[str, bytes | None]:
 
 
 def _actions(root: _Reader, bank_id: str) -> tuple[Action, ...]:
-    if not root.has("actions"):
-        return ()
     sources = root.take("actions")
     if not isinstance(sources, list):
         raise root.error("actions", "must be a list, [ … ]")

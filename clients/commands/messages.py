@@ -57,7 +57,7 @@ def run(
     path = script or common.config
     if path is None:
         raise UsageError("which configuration? Give it as `run CONFIG`")
-    config = load_config(path)
+    config = load_config(path, script=True)
     setup = setup_of(common, config)
     display = Display(as_json=json_lines)
     try:

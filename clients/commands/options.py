@@ -17,11 +17,13 @@ from typing import Annotated, Any, Concatenate, Final, ParamSpec
 import typer
 
 from clients.bundles import read_bundle_file
-from clients.config import BANK_ID, Config, General, check_relay_url, load_config
+from clients.config import BANK_ID, Config, General, check_relay_url, is_old_key, load_config
 from clients.customer import BankPin
+from clients.display import Display
 from clients.errors import ConfigError, UsageError
 from clients.retry import RetryPolicy
 from clients.session import Setup
+from protocol.bundles import Bundle
 from protocol.errors import KeyFileError
 from protocol.identifiers import check_client_id
 from protocol.keyfile import KeyFile, decrypt_key_file, read_key_file_header
@@ -263,13 +265,22 @@ def _check_fits(config: Config, key_file: KeyFile) -> None:
         )
     if (bundle.first_name, bundle.last_name) != (config.first_name, config.last_name):
         raise ConfigError(config.path, "person.name", f"differs from the key file's: {bundle.name}")
-    if config.public is not None and _public_fingerprint(config) != bundle.fingerprint:
-        shown = format_fingerprint(bundle.fingerprint)
+    if config.public is not None:
+        _check_public(config, config.public, bundle)
+
+
+def _check_public(config: Config, public: str, bundle: Bundle) -> None:
+    shown = format_fingerprint(bundle.fingerprint)
+    if is_old_key(public):
+        Display().warn(
+            f"warning: {config.path}: person.keys.public is a key of the old system, which nothing "
+            f"uses any more; leave it out, or write there: {shown}"
+        )
+    elif _public_fingerprint(config, public) != bundle.fingerprint:
         raise ConfigError(config.path, "person.keys.public", f"is not of this key, {shown}")
 
 
-def _public_fingerprint(config: Config) -> bytes:
-    text = config.public or ""
+def _public_fingerprint(config: Config, text: str) -> bytes:
     try:
         return parse_fingerprint(text)
     except ValueError:

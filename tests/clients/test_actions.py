@@ -30,6 +30,9 @@ def test_texts_to_persons_are_kept_as_they_are(source: str, recipient: str, text
 def test_orders_to_the_bank() -> None:
     add = "SEND [bank] ADD [account1]  [account2] [ 12.50 ]"
     assert parse_action(add, "bank") == BankAction(add, Transfer("account1", "account2", "12.50"))
+    other_case = "SEND [Bank] ADD [account1] [account2] [100]"
+    transfer = Transfer("account1", "account2", "100")
+    assert parse_action(other_case, "bank") == BankAction(other_case, transfer)
     sub = "SEND [bank] SUB [account1] [-1]"
     assert parse_action(sub, "bank") == BankAction(sub, Withdraw("account1", "-1"))
 

@@ -16,6 +16,9 @@ from protocol.banking import Transfer, Withdraw
 
 RSA_KEY = "-----BEGIN RSA PRIVATE KEY-----\nMIIEowIBAAKCAQEA\n-----END RSA PRIVATE KEY-----"
 
+OLD_PRIVATE_KEY = "MIIEowIBAAKCAQEA" + "x" * 480
+"""What the original's files held: the base64 of a PEM file without its first and last line."""
+
 Contents = dict[str, Any]
 
 
@@ -37,14 +40,14 @@ def original() -> Contents:
     }
 
 
-def load(folder: Path, contents: Contents) -> Config:
+def load(folder: Path, contents: Contents, *, script: bool = False) -> Config:
     path = folder / "ada.json"
     path.write_text(json.dumps(contents, ensure_ascii=False), encoding="utf-8")
-    return load_config(path)
+    return load_config(path, script=script)
 
 
 def test_the_originals_file_is_understood(tmp_path: Path) -> None:
-    config = load(tmp_path, original())
+    config = load(tmp_path, original(), script=True)
     assert (config.person_id, config.first_name, config.last_name) == ("ada", "Ada", "Ärlig")
     assert config.key_file == (tmp_path / "keys" / "ada.key").resolve()
     assert config.public == "ada.pub"
@@ -158,11 +161,40 @@ def test_a_wrong_key_is_named_with_its_file(
     assert f"{tmp_path / 'ada.json'}: {key}: " in str(caught.value)
 
 
-def test_a_key_in_clear_is_refused_with_words_about_what_to_do(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ("person",),
+        ("person", "id"),
+        ("person", "name"),
+        ("person", "keys"),
+        ("person", "keys", "private"),
+        ("general",),
+        ("general", "duration"),
+        ("general", "retries"),
+        ("general", "timeout"),
+        ("server",),
+        ("server", "ip"),
+        ("server", "port"),
+        ("actions",),
+    ],
+    ids=".".join,
+)
+def test_a_script_names_whatever_is_missing(tmp_path: Path, keys: tuple[str, ...]) -> None:
     contents = original()
-    contents["person"]["keys"]["private"] = RSA_KEY
+    drop(*keys)(contents)
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, contents, script=True)
+    assert str(caught.value) == f"{tmp_path / 'ada.json'}: {'.'.join(keys)}: is missing"
+
+
+@pytest.mark.parametrize("key", [RSA_KEY, OLD_PRIVATE_KEY], ids=["PEM", "the base64 in it"])
+def test_a_key_in_clear_is_refused_with_words_about_what_to_do(tmp_path: Path, key: str) -> None:
+    contents = original()
+    contents["person"]["keys"]["private"] = key
     with pytest.raises(ConfigError, match="keygen") as caught:
         load(tmp_path, contents)
+    assert caught.value.key == "person.keys.private"
     assert "MIIEow" not in str(caught.value)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import stat
 from pathlib import Path
 
@@ -10,8 +11,8 @@ import pytest
 from clients import person
 from protocol.keyfile import decrypt_key_file
 from protocol.keys import format_fingerprint
-from tests.clients.typist import PASSPHRASE, BackgroundWorld, Run, write_key
-from tests.clients.world import ADA
+from tests.clients.typist import PASSPHRASE, BackgroundWorld, Run, Typed, write_key
+from tests.clients.world import ADA, BEN
 
 
 def test_keygen_show_and_bundle(run: Run, tmp_path: Path) -> None:
@@ -53,6 +54,31 @@ def test_keygen_says_what_an_id_and_a_name_look_like(run: Run, client_id: str, n
     made = run("keygen", client_id, name)
     assert made.status == 2
     assert made.err.startswith("error: ")
+
+
+def test_the_public_key_of_a_configuration_has_to_fit(
+    run: Run, config: Path, tmp_path: Path
+) -> None:
+    contents = json.loads(config.read_text(encoding="utf-8"))
+    bundle = tmp_path / "bundle.json"
+    assert run("show", "--config", config, "--out", bundle).status == 0
+
+    def shown(public: str) -> Typed:
+        contents["person"]["keys"]["public"] = public
+        config.write_text(json.dumps(contents), encoding="utf-8")
+        return run("show", "--config", config)
+
+    for good in (format_fingerprint(ADA.fingerprint), ADA.fingerprint.hex(), bundle.name):
+        assert (shown(good).status, shown(good).err) == (0, "")
+    for bad in (format_fingerprint(BEN.fingerprint), "nowhere.json", config.name):
+        refused = shown(bad)
+        assert refused.status == 2
+        assert f"{config}: person.keys.public: " in refused.err
+    # What the original's files held is of no use, but no reason to stop either.
+    old = shown("MIICIjANBgkqhkiG9w0BAQEFAAOCAg8AMIICCgKCAgEA" + "x" * 690)
+    assert old.status == 0
+    assert "warning" in old.err
+    assert format_fingerprint(ADA.fingerprint) in old.err
 
 
 def test_wrong_passphrase_says_so(

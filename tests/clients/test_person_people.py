@@ -190,7 +190,7 @@ def test_script_without_a_relay_says_what_was_not_done(run: Run, config: Path) -
     contents |= {
         "server": {"ip": "127.0.0.1", "port": 1},
         "actions": ["SEND [ben] Hello", "SEND [bank] SUB [account1] [1]"],
-        "general": {"duration": 0.3},
+        "general": {"duration": 0.3, "retries": 5, "timeout": 0.5},
     }
     config.write_text(json.dumps(contents), encoding="utf-8")
     done = run("run", config)
