@@ -16,9 +16,10 @@
       }
     }
 
-``roles``, ``name`` and an employee's ``roles`` may be left out. A permission is ``ADD`` (view and
-transfer), ``SUB`` (view and withdraw), or one of the bank's own names. A key bundle is anything
-that :func:`bank.key_bundles.read_bundle` takes.
+``roles``, ``name`` and an employee's ``roles`` may be left out; a person without key and name goes
+by the id until a key bundle tells the name. A permission is ``ADD`` (view and transfer), ``SUB``
+(view and withdraw), or one of the bank's own names. A key bundle is anything that
+:func:`bank.key_bundles.read_bundle` takes.
 
 Whatever is missing, wrong or unknown is named with its path, and all of it at once.
 """

@@ -17,7 +17,7 @@ from bank.services.accounts import create_currency, ensure_bank_accounts, open_a
 from bank.services.employees import hire_employee, set_employee_grants
 from bank.services.keys import enrol_key, key_in_force, rotate_key
 from bank.services.organizations import create_organization, rename_organization
-from bank.services.persons import register_person, rename_person
+from bank.services.persons import register_nameless, register_person, rename_person
 from bank.services.roles import create_role, set_role_permissions
 from protocol.bundles import Bundle
 
@@ -120,7 +120,7 @@ class _Importer:
     def person(self, wanted: FilePerson) -> None:
         path = f"persons.{wanted.client_id}"
         with _at(path):
-            person = self._person(wanted, path)
+            person = self._person(wanted)
         if wanted.bundle is not None:
             with _at(f"{path}.public_key"):
                 self._key(person, wanted.bundle)
@@ -144,14 +144,13 @@ class _Importer:
                 )
         self._account(wanted.account, organization, path)
 
-    def _person(self, wanted: FilePerson, path: str) -> Person:
+    def _person(self, wanted: FilePerson) -> Person:
         person = Person.objects.filter(client_id=wanted.client_id).first()
         if person is None:
             if wanted.name is None:
-                raise ChangeRefusedError(
-                    ChangeFault.BAD_VALUE, 'a new person without a key needs a "name".'
-                )
-            person = register_person(self._actor, wanted.client_id, *wanted.name)
+                person = register_nameless(self._actor, wanted.client_id)
+            else:
+                person = register_person(self._actor, wanted.client_id, *wanted.name)
             self._note("person", wanted.client_id, Change.CREATED)
             return person
         change = Change.UNCHANGED

@@ -7,7 +7,14 @@ from bank.errors import ChangeFault, ChangeRefusedError
 from bank.models import Person, PersonStatus
 from bank.services import saving
 
-__all__ = ["block_person", "register_person", "release_person", "rename_person"]
+__all__ = [
+    "block_person",
+    "has_stand_in_name",
+    "register_nameless",
+    "register_person",
+    "release_person",
+    "rename_person",
+]
 
 
 def register_person(actor: Actor, client_id: str, first_name: str, last_name: str) -> Person:
@@ -18,6 +25,19 @@ def register_person(actor: Actor, client_id: str, first_name: str, last_name: st
     person = Person(client_id=client_id, first_name=first_name, last_name=last_name)
     saving.add(actor, person)
     return person
+
+
+def register_nameless(actor: Actor, client_id: str) -> Person:
+    """Add a person whose name isn't known yet: the id stands in until a key bundle tells it.
+
+    :raises ChangeRefusedError: ``bad_value`` or ``already_exists``.
+    """
+    return register_person(actor, client_id, client_id, client_id)
+
+
+def has_stand_in_name(person: Person) -> bool:
+    """Return whether the id stands where the name has to be."""
+    return person.first_name == person.last_name == person.client_id
 
 
 def rename_person(actor: Actor, person: Person, first_name: str, last_name: str) -> None:

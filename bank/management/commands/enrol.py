@@ -15,7 +15,7 @@ from bank.errors import ChangeFault, ChangeRefusedError
 from bank.key_bundles import read_bundle_file
 from bank.models import Person, PersonKey
 from bank.services.keys import enrol_key, key_in_force, rotate_key
-from bank.services.persons import register_person, rename_person
+from bank.services.persons import has_stand_in_name, register_person, rename_person
 from protocol.bundles import Bundle
 from protocol.identifiers import check_client_id, split_name
 from protocol.keys import format_fingerprint, parse_fingerprint
@@ -92,7 +92,10 @@ class Command(BaseCommand):
                 "Nobody is there to confirm the fingerprint; give --fingerprint or --yes. "
                 "Nothing was enrolled."
             )
-        answer = input("Did you compare the fingerprint with the person? Enrol it? [y/N] ")
+        try:
+            answer = input("Did you compare the fingerprint with the person? Enrol it? [y/N] ")
+        except (EOFError, KeyboardInterrupt):
+            answer = ""
         if answer.strip().lower() not in {"y", "yes"}:
             raise CommandError("Nothing was enrolled.")
 
@@ -107,6 +110,8 @@ def _enrol(
         person = register_person(ACTOR, client_id, first_name, last_name)
     elif name is not None and name != (person.first_name, person.last_name):
         rename_person(ACTOR, person, *name)
+    elif name is None and has_stand_in_name(person):
+        rename_person(ACTOR, person, bundle.first_name, bundle.last_name)
     if key_in_force(person) is None:
         return enrol_key(ACTOR, person, bundle.signed)
     return rotate_key(ACTOR, person, bundle.signed, confirmed=replace)

@@ -13,8 +13,10 @@ import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
 
+from bank.audit import Actor
 from bank.models import AuditRecord, Person, PersonKey
 from bank.services.keys import key_in_force
+from bank.services.persons import register_nameless
 from protocol.bundles import SignedBundle, open_bundle
 from protocol.keys import format_fingerprint
 from tests.bank.parties import bundle_object, identity_of, make_person, signed_bundle
@@ -93,6 +95,24 @@ def test_a_person_whom_the_bank_knows_keeps_the_name_unless_told(folder: Path) -
     refused(signed, 'the bank knows "Test, Demo-ada"', yes=True)
     enrol(signed, yes=True, name="Beispiel, Demo-ada")
     assert Person.objects.get().last_name == "Beispiel"
+
+
+def test_a_person_of_whom_only_the_id_is_known_gets_the_name_of_the_bundle(folder: Path) -> None:
+    register_nameless(Actor.command("test"), "demo-ada")
+    enrol(signed_bundle("demo-ada"), yes=True)
+    assert Person.objects.get().full_name == "Test, Demo-ada"
+
+
+@pytest.mark.parametrize("ended", [EOFError, KeyboardInterrupt])
+def test_who_ends_the_question_enrols_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, ended: type[BaseException]
+) -> None:
+    def interrupted(question: str) -> str:
+        raise ended
+
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(builtins, "input", interrupted)
+    refused(signed_bundle("demo-ada"), "Nothing was enrolled")
 
 
 def test_a_bundle_of_somebody_else_is_refused(folder: Path) -> None:

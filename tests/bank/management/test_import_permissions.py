@@ -335,13 +335,14 @@ def test_persons_without_keys_can_do_nothing_until_they_are_enrolled(imports: Im
     content = contents()
     content["persons"]["demo-ada"] |= {"public_key": RSA_KEY, "name": "Test, Demo-ada"}
     del content["persons"]["demo-ben"]["public_key"]
-    words = imports.refused(content, without_keys=True)
-    assert 'persons.demo-ben: a new person without a key needs a "name"' in words
-    content["persons"]["demo-ben"]["name"] = "Test, Demo-ben"
     assert "8 created" in imports(content, without_keys=True)
     assert not PersonKey.objects.exists()
     assert may("demo-ada", "account1") == ""
-    assert "2 created, 0 changed, 8 unchanged" in imports(contents())
+    # Nothing told Ben's name; his key bundle does.
+    assert Person.objects.get(client_id="demo-ben").full_name == "demo-ben, demo-ben"
+    assert "0 created, 0 changed, 8 unchanged" in imports(content, without_keys=True)
+    assert "2 created, 1 changed, 7 unchanged" in imports(contents())
+    assert Person.objects.get(client_id="demo-ben").full_name == "Test, Demo-ben"
     assert may("demo-ada", "account1") == "view transfer withdraw"
 
 
