@@ -7,7 +7,7 @@ from typing import Final
 
 from django.db import InterfaceError, OperationalError
 
-__all__ = ["Fault", "fault_of"]
+__all__ = ["Fault", "fault_of", "first_words"]
 
 
 class Fault(StrEnum):
@@ -46,3 +46,8 @@ def fault_of(error: Exception) -> Fault:
     if isinstance(error, (OperationalError, InterfaceError)):
         return Fault.DISCONNECTED
     return Fault.POISONED
+
+
+def first_words(error: Exception) -> str:
+    """Return the first line of what a database says; the next ones may quote a row."""
+    return str(error).partition("\n")[0]

@@ -5,6 +5,8 @@ from typing import Any
 import structlog
 from structlog.typing import Processor
 
+from bankproject import logged_errors
+
 _SHARED_PROCESSORS: tuple[Processor, ...] = (
     structlog.contextvars.merge_contextvars,
     structlog.stdlib.add_logger_name,
@@ -47,15 +49,15 @@ def logging_settings(*, as_json: bool, level: str) -> dict[str, Any]:
 
 
 def _render(*, as_json: bool) -> list[Processor]:
-    drop_meta: Processor = structlog.stdlib.ProcessorFormatter.remove_processors_meta
+    last: Processor = structlog.processors.JSONRenderer()
     if not as_json:
         # Plain: the renderer's own tracebacks show local variables, and those may be secrets.
-        console = structlog.dev.ConsoleRenderer(
+        last = structlog.dev.ConsoleRenderer(
             colors=False, exception_formatter=structlog.dev.plain_traceback
         )
-        return [drop_meta, console]
     return [
-        drop_meta,
-        structlog.processors.format_exc_info,
-        structlog.processors.JSONRenderer(),
+        structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+        structlog.processors.ExceptionRenderer(logged_errors.format_exception),
+        logged_errors.cut_details,
+        last,
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from django.db import DataError, IntegrityError, InterfaceError, OperationalError
 
-from bank.database_faults import Fault, fault_of
+from bank.database_faults import Fault, fault_of, first_words
 
 
 def failure(kind: type[Exception], words: str = "", **facts: object) -> Exception:
@@ -50,3 +50,8 @@ def failure(kind: type[Exception], words: str = "", **facts: object) -> Exceptio
 )
 def test_a_failure_means(error: Exception, fault: Fault) -> None:
     assert fault_of(error) is fault
+
+
+def test_a_row_that_the_database_quotes_is_not_among_its_first_words() -> None:
+    error = IntegrityError('null value in column "a"\nDETAIL:  Failing row contains (secret).')
+    assert first_words(error) == 'null value in column "a"'

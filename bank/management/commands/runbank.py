@@ -18,6 +18,7 @@ from django.db import DatabaseError
 
 from bank.committer import GroupCommitter
 from bank.conf import bank_settings
+from bank.database_faults import first_words
 from bank.database_threads import DatabaseThreads
 from bank.enrolled import EnrolledKeys
 from bank.errors import BankSetupError
@@ -62,7 +63,9 @@ class Command(BaseCommand):
         except (BankSetupError, ClientError) as error:
             raise CommandError(str(error)) from error
         except DatabaseError as error:
-            raise CommandError(f"the bank's database does not answer: {error}") from error
+            raise CommandError(
+                f"the bank's database does not answer: {first_words(error)}"
+            ) from error
 
     async def _run(self, keyring: Keyring, url: str) -> None:
         stop = asyncio.Event()

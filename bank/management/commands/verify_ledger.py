@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from bank.conf import bank_settings
+from bank.database_faults import first_words
 from bank.verification import Tally, rows_to_check, verify_ledger
 from protocol.encoding import unb64u
 from protocol.errors import KeyFileFormatError
@@ -42,7 +43,9 @@ class Command(BaseCommand):
         try:
             tally, found = self._verify(fingerprint)
         except DatabaseError as error:
-            raise CommandError(f"the bank's database can't be read: {error}") from error
+            raise CommandError(
+                f"the bank's database can't be read: {first_words(error)}"
+            ) from error
         if found:
             raise CommandError(f"The ledger is not in order: {found} problems.", returncode=1)
         self.stdout.write(
