@@ -229,7 +229,10 @@ def _private(path: Path, keys: _Reader) -> Path:
             "new one with `python -m clients.person keygen`, put that file's name here, have the "
             "bank enrol it, and treat the old key as public",
         )
-    return (path.parent / Path(text).expanduser()).resolve()
+    try:
+        return (path.parent / Path(text).expanduser()).resolve()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise keys.error("private", f"is no name of a file: {error}") from error
 
 
 def _general(general: _Reader, *, whole: bool) -> General:

@@ -42,7 +42,7 @@ def original() -> Contents:
 
 def load(folder: Path, contents: Contents, *, script: bool = False) -> Config:
     path = folder / "ada.json"
-    path.write_text(json.dumps(contents, ensure_ascii=False), encoding="utf-8")
+    path.write_text(json.dumps(contents), encoding="utf-8")
     return load_config(path, script=script)
 
 
@@ -120,6 +120,9 @@ WRONG: list[tuple[str, Callable[[Contents], None]]] = [
     ("person.keys", drop("person", "keys")),
     ("person.keys.private", drop("person", "keys", "private")),
     ("person.keys.private", put("person", "keys", "private", value=RSA_KEY)),
+    ("person.keys.private", put("person", "keys", "private", value="ada\0.key")),
+    ("person.keys.private", put("person", "keys", "private", value="ada\ud800.key")),
+    ("person.keys.private", put("person", "keys", "private", value="~nobody-at-all/ada.key")),
     ("person.keys.secret", put("person", "keys", "secret", value="x")),
     ("general.duration", put("general", "duration", value="soon")),
     ("general.duration", put("general", "duration", value=-1)),
