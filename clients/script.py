@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -134,7 +135,7 @@ class Script:
         self._tell(number, status_of(result), order_text(result), result.code)
 
     async def _send(self, number: int, action: SendAction) -> None:
-        recipient = await self._find(action.recipient)
+        recipient = await self._find(number, action.recipient)
         outgoing, done = self._session.messenger.send(recipient, action.text, self._policy)
         sent = _Sent(number, action, outgoing, done)
         self._sent.append(sent)
@@ -143,19 +144,27 @@ class Script:
         await first_of(done, outgoing.queued.wait(), self._stop.wait(), seconds=patience)
         # What waits in a mailbox may be answered long after: the next action doesn't wait for it.
 
-    async def _find(self, recipient: str) -> Bundle:
+    async def _find(self, number: int, recipient: str) -> Bundle:
         """Return the recipient's bundle; who isn't known yet may register any moment.
+
+        Without a bundle there is nothing to seal to, so no mailbox can take the message meanwhile.
+        Later actions wait too, since two messages to one recipient must keep their order; whoever
+        started the script is told whom it waits for, and how long.
 
         :raises RefusedError: not known after all tries, ambiguous, or with a changed key.
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + min(self._remaining, self._policy.tries * self._policy.try_ms / 1_000)
+        told = False
         while True:
             try:
                 return await self._session.client.directory.resolve(recipient)
             except RefusedError as error:
                 if error.code is not Code.UNKNOWN_RECIPIENT or loop.time() >= until:
                     raise
+                if not told:
+                    self._tell_waiting(number, recipient, until - loop.time())
+                    told = True
             except RelayUnreachableError:
                 if loop.time() >= until:
                     raise
@@ -164,6 +173,13 @@ class Script:
             await asyncio.sleep(FIND_PAUSE_SECONDS)
 
     # --- Result lines ---
+
+    def _tell_waiting(self, number: int, recipient: str, seconds: float) -> None:
+        """Say it on standard error: standard output has one line for each action."""
+        self._display.warn(
+            f"action {number}/{len(self._actions)} waits up to {math.ceil(seconds)} s for "
+            f"{recipient}, whom the relay doesn't know yet"
+        )
 
     @property
     def _open_messages(self) -> list[_Sent]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -123,7 +124,35 @@ def test_one_failing_action_doesnt_stop_the_next(
     assert done.status == 1
     assert "action 1/3 refused: insufficient_funds" in done.out
     assert "action 2/3 refused: unknown_recipient" in done.out
+    waiting = "action 2/3 waits up to 1 s for nobody, whom the relay doesn't know yet"
+    assert done.err.splitlines().count(waiting) == 1
     assert "action 3/3 ok: withdraw 100" in done.out
+
+
+def test_a_script_waits_for_a_recipient_who_registers_later(
+    run: Run, background: BackgroundWorld, tmp_path: Path
+) -> None:
+    world = background.world
+    config = write_config(
+        tmp_path, world, ADA, ("SEND [ben] first", "SEND [ben] second"), retries=40
+    )
+
+    async def appear() -> list[str]:
+        async with asyncio.timeout(10):
+            while not any(getattr(frame, "query", "") == "ben" for frame in world.relay.received):
+                await asyncio.sleep(0.01)
+            async with world.person(BEN) as ben:
+                while len(ben.messages) < 2:
+                    await asyncio.sleep(0.01)
+                return [message.text for message in ben.messages]
+
+    appearing = background.begin(appear())
+    done = run("run", config)
+    assert appearing.result(10) == ["first", "second"]
+    assert done.status == 0
+    assert re.search(r"action 1/2 waits up to \d s for ben, whom the relay doesn't know", done.err)
+    assert "action 2/2 waits" not in done.err
+    assert done.out.count("action ") == 2
 
 
 def test_script_ends_with_its_duration_and_says_what_is_unfinished(
