@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 import unicodedata
@@ -17,7 +18,7 @@ from rich.text import Text
 from clients.storage import StoredMessage
 from protocol.keys import format_fingerprint
 
-__all__ = ["Display", "amount_text", "printable", "time_text"]
+__all__ = ["Display", "amount_text", "print_whatever_comes", "printable", "time_text"]
 
 CONTROL = "C"
 TABLE_COLUMNS_MAX = 10_000
@@ -35,6 +36,16 @@ def printable(text: str) -> str:
         else char.encode("unicode_escape").decode("ascii")
         for char in text
     )
+
+
+def print_whatever_comes() -> None:
+    """Let a terminal or a pipe that doesn't speak Unicode get an escape for what it can't show.
+
+    Otherwise a name with an umlaut would end the program before it has said that money moved.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def amount_text(minor_units: int, exponent: int) -> str:
@@ -80,7 +91,8 @@ class Display:
     def json(self, value: Any, indent: int | None = 2) -> None:
         """Print a value as JSON."""
         plain = msgspec.to_builtins(value)
-        sys.stdout.write(json.dumps(plain, ensure_ascii=False, indent=indent) + "\n")
+        in_ascii = not (sys.stdout.encoding or "utf-8").lower().startswith("utf")
+        sys.stdout.write(json.dumps(plain, ensure_ascii=in_ascii, indent=indent) + "\n")
         sys.stdout.flush()
 
     def table(self, columns: Sequence[tuple[str, bool]], rows: Iterable[Sequence[str]]) -> None:

@@ -21,7 +21,7 @@ import typer
 
 from clients.commands import keys, messages, money, orders
 from clients.commands.command import PersonCommand
-from clients.display import Display
+from clients.display import Display, print_whatever_comes
 from clients.errors import ClientError, OutcomeUnknownError, RefusedError, UsageError
 from clients.outcomes import ExitStatus, refusal_text
 from protocol.errors import LocalError, ProtocolError
@@ -62,6 +62,7 @@ for _panel, _commands in _PANELS.items():
 
 def main() -> int:
     """Run a command and return the exit status; nothing ever ends in a traceback."""
+    print_whatever_comes()
     try:
         app()
     except BrokenPipeError:
