@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import signal
 import sys
 import tempfile
@@ -26,6 +27,10 @@ FAILED: Final = 1
 def main() -> int:
     """Return the exit status: 0 if everything came out as it has to."""
     options = _parser().parse_args()
+    for stream in (sys.stdout, sys.stderr):
+        # Names and rules of the transcript are Unicode; a terminal that isn't gets escapes.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     console = Console(highlight=False, soft_wrap=True)
     # SIGTERM is an interruption too: whatever was started is stopped, and the folder goes.
     signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -47,6 +47,7 @@ class Installation:
             "DJANGO_SETTINGS_MODULE": "bankproject.settings.development",
             "PYTHONUNBUFFERED": "1",
             "PYTHONUTF8": "1",
+            "PYTHONIOENCODING": "utf-8",
             "COLUMNS": "100",
             "TELLERWIRE_DATA_DIR": str(self.folder),
             "TELLERWIRE_DEBUG": "false",
