@@ -23,9 +23,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import F, FilteredRelation, Q, QuerySet
 
-from bank.compiled import CompiledQuery, Slot
+from bank.compiled import CompiledQuery, Pending, Slot
 from bank.models import (
     Account,
     AccountKind,
@@ -35,9 +36,19 @@ from bank.models import (
     Person,
     PersonStatus,
 )
+from bank.statements import together
 from protocol.errors import Code
 
-__all__ = ["AccountFacts", "Decision", "Grants", "Standing", "decide", "load_grants"]
+__all__ = [
+    "AccountFacts",
+    "Decision",
+    "Grants",
+    "GrantsReading",
+    "Standing",
+    "decide",
+    "load_grants",
+    "start_grants",
+]
 
 
 class AccountFacts(Protocol):
@@ -193,27 +204,47 @@ def load_grants(
     :param account_ids: primary keys of the accounts that decisions may be about.
     :param using: the database alias.
     """
-    persons, accounts = set(person_ids), set(account_ids)
-    if not persons:
-        return Grants({}, {}, None)
-    employments: dict[tuple[int, int], _Employment] = {}
-    bank_id: int | None = None
-    rows = _EMPLOYMENTS.rows(using, persons=persons, accounts=accounts)
-    for person_id, organization_id, is_bank, order_limit, permission in rows:
-        key = (person_id, organization_id)
-        employment = employments.setdefault(key, _Employment(order_limit))
-        if permission is not None:
-            employment.permissions.add(permission)
-        if is_bank:
-            bank_id = organization_id
-    for person_id, organization_id, permission in _ROLE_PERMISSIONS.rows(
-        using, persons=persons, accounts=accounts
-    ):
-        # Somebody who was employed between the two reads is not yet an employee to this decision.
-        employed = employments.get((person_id, organization_id))
-        if employed is not None:
-            employed.permissions.add(permission)
-    return Grants(_read_standings(persons, using), employments, bank_id)
+    with together(using) as connection:
+        return start_grants(connection, set(person_ids), set(account_ids)).result()
+
+
+def start_grants(
+    connection: BaseDatabaseWrapper, persons: set[int], accounts: set[int]
+) -> GrantsReading:
+    """Begin what :func:`load_grants` does, inside a block of ``statements.together``."""
+    return GrantsReading(
+        _EMPLOYMENTS.start(connection, persons=persons, accounts=accounts),
+        _ROLE_PERMISSIONS.start(connection, persons=persons, accounts=accounts),
+        _STANDINGS.start(connection, persons=persons),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class GrantsReading:
+    """Grants that are being read."""
+
+    _employments: Pending
+    _role_permissions: Pending
+    _standings: Pending
+
+    def result(self) -> Grants:
+        """Return the grants; call it once, inside the block in which it was begun."""
+        employments: dict[tuple[int, int], _Employment] = {}
+        bank_id: int | None = None
+        for row in self._employments.rows():
+            person_id, organization_id, is_bank, order_limit, permission = row
+            key = (person_id, organization_id)
+            employment = employments.setdefault(key, _Employment(order_limit))
+            if permission is not None:
+                employment.permissions.add(permission)
+            if is_bank:
+                bank_id = organization_id
+        for person_id, organization_id, permission in self._role_permissions.rows():
+            # Who was employed between the two reads is not yet an employee to this decision.
+            employed = employments.get((person_id, organization_id))
+            if employed is not None:
+                employed.permissions.add(permission)
+        return Grants(_standings_in(self._standings.rows()), employments, bank_id)
 
 
 def decide(person: Person, account: Account, permission: str) -> Decision:
@@ -224,16 +255,14 @@ def decide(person: Person, account: Account, permission: str) -> Decision:
     return load_grants([person.pk], [account.pk]).decide(person.pk, account, permission)
 
 
-def _read_standings(person_ids: set[int], using: str) -> dict[int, Standing]:
+def _standings_in(rows: Iterable[tuple[Any, ...]]) -> dict[int, Standing]:
     return {
         person_id: Standing(
             active=status == PersonStatus.ACTIVE,
             fingerprint=fingerprint,
             identity_key=None if identity_key is None else bytes(identity_key),
         )
-        for person_id, status, fingerprint, identity_key in _STANDINGS.rows(
-            using, persons=person_ids
-        )
+        for person_id, status, fingerprint, identity_key in rows
     }
 
 

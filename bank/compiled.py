@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
 
-from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Field, ForeignKey, Lookup, QuerySet
 from django.db.models.sql.compiler import SQLCompiler
 
-__all__ = ["CompiledQuery", "Slot", "is_plain"]
+from bank.statements import Cursor, start, together
+
+__all__ = ["CompiledQuery", "Pending", "Slot", "is_plain"]
 
 _PLAIN: Final = frozenset({"BigAutoField", "BigIntegerField", "CharField", "TextField"})
 
@@ -79,18 +80,32 @@ class CompiledQuery:
 
         :param slots: the values for every slot, by its name.
         """
-        connection = connections[using]
+        with together(using) as connection:
+            return self.start(connection, **slots).rows()
+
+    def start(self, connection: BaseDatabaseWrapper, **slots: Collection[Any]) -> Pending:
+        """Start the query inside a block of :func:`bank.statements.together`."""
         plan = self._plans.get(connection.vendor)
         if plan is None:
             plan = self._plans[connection.vendor] = _compile(self._build(), connection)
         values = [_bind(parameter, slots, connection) for parameter in plan.parameters]
-        with connection.cursor() as cursor:
-            cursor.execute(plan.sql, values)
-            found = cursor.fetchall()
-        if not plan.converters:
-            return list(found)
-        converted = _convert(plan, found, connection)
-        return [tuple(row) for row in converted]
+        return Pending(plan, start(connection, plan.sql, values), connection)
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A query that was started."""
+
+    _plan: _Plan
+    _cursor: Cursor
+    _connection: BaseDatabaseWrapper
+
+    def rows(self) -> list[tuple[Any, ...]]:
+        """Return its rows; call it once, inside the block in which it was started."""
+        found = self._cursor.fetchall()
+        if not self._plan.converters:
+            return found
+        return [tuple(row) for row in _convert(self._plan, found, self._connection)]
 
 
 @cache

@@ -201,7 +201,7 @@ class Gateway:
         except ProtocolError as error:
             return _refusal(message_id, error.code, error.detail, error.retry_after_ms)
         except (LedgerUnavailableError, DatabaseError) as error:
-            logger.warning("bank_unavailable", error=str(error))
+            logger.warning("bank_unavailable", error=error)
             return _refusal(message_id, Code.BANK_UNAVAILABLE, "", RETRY_AFTER_MS)
         except LedgerError:
             return None

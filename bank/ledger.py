@@ -30,7 +30,7 @@ from django.db import DatabaseError, connections, transaction
 from django.db.models import QuerySet
 
 from bank import locking
-from bank.authorization import load_grants
+from bank.authorization import Grants, start_grants
 from bank.compiled import CompiledQuery, Slot
 from bank.database_faults import Fault, fault_of
 from bank.deciding import Decider, Posting, accounts_of
@@ -39,7 +39,8 @@ from bank.incoming import BankIdentity, IncomingOrder, OrderOutcome
 from bank.models import Order, OrderResult
 from bank.receipts import balance_line, receipt_of, stored_receipt
 from bank.sequence import Numbers, draw_numbers
-from bank.writer import EntryRow, LedgerWriter, OrderRow, PortableWriter, TransferRow, WriteSet
+from bank.statements import together
+from bank.writer import EntryRow, LedgerWriter, OrderRow, TransferRow, WriteSet, writer_for
 from protocol.banking import SignedReceipt, TransferLine
 from protocol.encoding import unb64u
 from protocol.errors import BankError, Code
@@ -104,7 +105,7 @@ def book(
     """
     if not batch:
         return []
-    chosen = writer or PortableWriter()
+    chosen = writer or writer_for(connections[using].vendor)
     fault = Fault.POISONED
     for attempt in range(ATTEMPTS_MAX):
         if attempt:
@@ -169,16 +170,7 @@ class _Batch:
         """Lock, read, decide, write; the caller commits."""
         accounts = self._lock(batch)
         keys = [_key_of(incoming) for incoming in batch]
-        self._read_recorded(keys)
-        unseen = sum(key not in self._recorded for key in keys)
-        if not unseen:
-            return [self._repeat(incoming) for incoming in batch]
-        grants = load_grants(
-            {incoming.person_id for incoming in batch},
-            {account.id for account in accounts},
-            using=self._using,
-        )
-        drawn = draw_numbers(unseen, self._using)
+        grants, drawn = self._read(batch, keys, accounts)
         decider = Decider(self._bank, accounts, grants, drawn.now_ms)
         numbers = iter(drawn.numbers)
         outcomes = []
@@ -200,10 +192,25 @@ class _Batch:
                 kinds |= own
         return locking.lock_accounts(numbers, kinds, self._using)
 
-    def _read_recorded(self, keys: Sequence[_Key]) -> None:
-        """Look the ids up, in a statement after the locks: it sees what the lock waited for."""
-        wanted = set(keys)
-        rows = _RECORDED.rows(self._using, order_ids={order_id for _, order_id in wanted})
+    def _read(
+        self,
+        batch: Sequence[IncomingOrder],
+        keys: Sequence[_Key],
+        accounts: Sequence[locking.LockedAccount],
+    ) -> tuple[Grants, Numbers]:
+        """Look the ids up, and read what decides, in statements after the locks.
+
+        They see what the locks waited for.
+        """
+        with together(self._using) as connection:
+            recorded = _RECORDED.start(connection, order_ids={order_id for _, order_id in keys})
+            persons = {incoming.person_id for incoming in batch}
+            grants = start_grants(connection, persons, {account.id for account in accounts})
+            drawing = draw_numbers(connection, len(batch))
+            self._remember_recorded(set(keys), recorded.rows())
+            return grants.result(), drawing.result()
+
+    def _remember_recorded(self, wanted: set[_Key], rows: Sequence[tuple[Any, ...]]) -> None:
         for person_id, order_id, evidence_hash, code, receipt, signature in rows:
             if (person_id, order_id) in wanted:
                 self._recorded[person_id, order_id] = _Recorded(

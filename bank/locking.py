@@ -20,6 +20,7 @@ from django.db.models import OuterRef, Q, QuerySet, Subquery
 
 from bank.compiled import CompiledQuery, Slot
 from bank.models import Account, Currency
+from bank.statements import together
 
 __all__ = ["LockedAccount", "for_update", "lock_accounts"]
 
@@ -104,10 +105,12 @@ def lock_accounts(
         of the named accounts.
     :param using: the database alias; a transaction must be open there.
     """
-    own: list[int] = []
-    if kinds:
-        # Which accounts these are never changes once there are entries, so it is read without a
-        # lock, which keeps the locking query on two indexes.
-        own = [key for (key,) in _OWN_ACCOUNTS.rows(using, numbers=numbers, kinds=kinds)]
-    rows = _ACCOUNTS_UNDER_LOCK.rows(using, numbers=numbers, own=own)
+    with together(using) as connection:
+        own: list[int] = []
+        if kinds:
+            # Which accounts these are never changes once there are entries, so it is read without
+            # a lock, which keeps the locking query on two indexes.
+            pending = _OWN_ACCOUNTS.start(connection, numbers=numbers, kinds=kinds)
+            own = [key for (key,) in pending.rows()]
+        rows = _ACCOUNTS_UNDER_LOCK.start(connection, numbers=numbers, own=own).rows()
     return [LockedAccount(*row) for row in rows]

@@ -2,7 +2,7 @@
 
 Orders and transfers are numbered by one sequence. Numbers are drawn while the accounts are locked:
 what happens later to the same account has a higher number. Numbers may be missing where a
-transaction was rolled back.
+transaction was rolled back, or an order turned out to be recorded already.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
-from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
 
-__all__ = ["Numbers", "draw_numbers", "milliseconds", "value_date_ms", "value_date_of"]
+from bank.statements import Cursor, start
+
+__all__ = ["Drawing", "Numbers", "draw_numbers", "milliseconds", "value_date_ms", "value_date_of"]
 
 # The sequence that PostgreSQL keeps for the primary key of orders; `loaddata` sets it, too.
 _POSTGRESQL_DRAW = (
@@ -57,18 +59,29 @@ def value_date_ms(value_date: date) -> int:
     return (value_date - date(1970, 1, 1)).days * 86_400_000
 
 
-def draw_numbers(count: int, using: str) -> Numbers:
-    """Draw ``count`` (at least 1) numbers; call it after the accounts were locked."""
-    connection = connections[using]
-    with connection.cursor() as cursor:
-        if connection.vendor == "postgresql":
-            cursor.execute(_POSTGRESQL_DRAW, [count])
-            rows = cursor.fetchall()
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """Numbers that are being drawn."""
+
+    _cursor: Cursor
+    _count: int
+    _vendor: str
+
+    def result(self) -> Numbers:
+        """Return the numbers; call it once, inside the block in which they were asked for."""
+        rows = self._cursor.fetchall()
+        if self._vendor == "postgresql":
             now, numbers = rows[0][0], sorted(number for _, number in rows)
         else:
-            cursor.execute(_SQLITE_DRAW, [])
-            text, highest = cursor.fetchone()
+            ((text, highest),) = rows
             now = datetime.fromisoformat(text).replace(tzinfo=UTC)
-            numbers = list(range(highest + 1, highest + 1 + count))
-    # Whole milliseconds, so that a receipt and the row beside it name the same time.
-    return Numbers(now.replace(microsecond=now.microsecond // 1000 * 1000), numbers)
+            numbers = list(range(highest + 1, highest + 1 + self._count))
+        # Whole milliseconds, so that a receipt and the row beside it name the same time.
+        return Numbers(now.replace(microsecond=now.microsecond // 1000 * 1000), numbers)
+
+
+def draw_numbers(connection: BaseDatabaseWrapper, count: int) -> Drawing:
+    """Begin to draw ``count`` (at least 1) numbers; call it after the accounts were locked."""
+    if connection.vendor == "postgresql":
+        return Drawing(start(connection, _POSTGRESQL_DRAW, [count]), count, connection.vendor)
+    return Drawing(start(connection, _SQLITE_DRAW), count, connection.vendor)

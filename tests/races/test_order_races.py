@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 
 import pytest
 from django.db import connection, transaction
@@ -143,7 +144,7 @@ def test_control_read_before_the_lock_it_would_not_count(
 ) -> None:
     accounts = list(Account.objects.values_list("pk", flat=True))
     early = load_grants([bank.ada.pk], accounts)
-    monkeypatch.setattr(ledger, "load_grants", lambda *_, **__: early)
+    monkeypatch.setattr(ledger, "start_grants", lambda *_: SimpleNamespace(result=lambda: early))
     assert change_while_an_order_waits(bank, change).code is None
 
 
