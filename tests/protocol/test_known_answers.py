@@ -88,6 +88,7 @@ def test_the_second_hpke_gives_every_value_of_rfc_9180() -> None:
     assert (shared.hex(), encapsulated.hex()) == (case["shared_secret"], case["enc"])
     schedule = key_schedule(DHKEM_X25519, shared, unhex(case["info"]))
     assert schedule.context.hex() == case["key_schedule_context"]
+    assert schedule.secret.hex() == case["secret"]
     assert (schedule.key.hex(), schedule.base_nonce.hex()) == (case["key"], case["base_nonce"])
     first = case["encryptions"][0]
     ciphertext = gcm(schedule.key, schedule.base_nonce, unhex(first["pt"]), unhex(first["aad"]))
