@@ -63,7 +63,7 @@ def read_bundle_file(path: Path) -> Bundle:
         text = content.decode("utf-8").strip()
     except OSError as error:
         raise ValueError(
-            f"is no key bundle, nor a file that can be read ({path}: {error.strerror})"
+            f"neither a key bundle nor a file that can be read ({path}: {error.strerror})"
         ) from error
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is no key bundle: it is not text") from error

@@ -234,7 +234,7 @@ WRONG: dict[str, tuple[object, str]] = {
     ),
     "a file that isn't there": (
         edited(*ADA, "public_key", value="nobody.bundle"),
-        "persons.demo-ada.public_key: is no key bundle, nor a file that can be read",
+        "persons.demo-ada.public_key: neither a key bundle nor a file that can be read",
     ),
     "an incomplete bundle": (
         edited(*ADA, "public_key", value={"bundle": "e30"}),
