@@ -8,7 +8,6 @@ answered under its own reply key.
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from bank.committer import RETRY_AFTER_MS, GroupCommitter
 from bank.database_threads import DatabaseThreads
 from bank.enrolled import EnrolledKeys, EnrolledPerson
 from bank.errors import LedgerError, LedgerUnavailableError
+from bank.handover import Handover
 from bank.incoming import IncomingOrder, OrderOutcome
 from bank.queries import answer_query
 from protocol import limits
@@ -106,6 +106,7 @@ class Gateway:
         self._enrolled = enrolled
         self._clock = clock
         self._using = using
+        self._handover: Handover[OrderOutcome] = Handover()
 
     async def answer(self, request: SealedRequest) -> bytes | None:
         """Return the body of the reply, or ``None`` where nothing may be said.
@@ -221,7 +222,7 @@ class Gateway:
         incoming = IncomingOrder.from_message(
             signer.person_id, signer.identity_key, opened.signed, opened.inner
         )
-        return await asyncio.wrap_future(self._committer.submit(incoming))
+        return await self._handover.wait(self._committer.submit(incoming))
 
     async def _query(self, signer: _Signer, opened: Opened) -> Answer:
         query = decode_query(bytes(opened.inner.content))
