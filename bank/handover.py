@@ -37,7 +37,7 @@ class Handover(Generic[T]):
     def _put(
         self, loop: asyncio.AbstractEventLoop, waiter: asyncio.Future[T], done: Future[T]
     ) -> None:
-        """Called in the thread that books; whoever comes first wakes the loop for all who follow."""
+        """Called in the thread that books; who comes first wakes the loop for all who follow."""
         with self._lock:
             first = not self._done
             self._done.append((waiter, done))

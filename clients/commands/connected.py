@@ -12,11 +12,13 @@ import typer
 
 from clients.display import Display
 from clients.event_loop import run as run_loop
+from clients.memory import PinsOnDisk
 from clients.outcomes import ExitStatus
 from clients.session import Session, Setup, connect
 from clients.storage import StateDirectory, StoredMessage
 from clients.words import in_words
 from protocol.errors import Code
+from protocol.keys import format_fingerprint
 
 __all__ = ["connected", "end_with", "show_waiting", "stop_on_signals", "talk"]
 
@@ -49,8 +51,10 @@ async def connected(
     """
     kept: list[StoredMessage] = []
     state = StateDirectory(setup.state_path)
+    newcomers = _Newcomers(setup, PinsOnDisk(state), display)
 
     def on_message(message: StoredMessage) -> None:
+        newcomers.tell()
         if not show:
             kept.append(message)
         elif state.take_message(message):
@@ -63,8 +67,34 @@ async def connected(
         setup, on_message=on_message, on_refused=on_refused, wait_seconds=wait_seconds
     ) as session:
         yield session
+    newcomers.tell()
     if kept:
         display.warn(f"{len(kept)} new message(s) came meanwhile; read them with: listen")
+
+
+class _Newcomers:
+    """Tells of people whose keys were taken on trust: whoever looks can compare fingerprints.
+
+    The bank is none of them: its fingerprint is configured.
+    """
+
+    def __init__(self, setup: Setup, pins: PinsOnDisk, display: Display) -> None:
+        self._pins = pins
+        self._display = display
+        self._known = {pin.bundle.id for pin in pins.all_pins()}
+        if setup.bank is not None:
+            self._known.add(setup.bank.id)
+
+    def tell(self) -> None:
+        for pin in self._pins.all_pins():
+            bundle = pin.bundle
+            if bundle.id not in self._known:
+                self._known.add(bundle.id)
+                self._display.warn(
+                    f"new to you: {bundle.name} ({bundle.id}), "
+                    f"fingerprint {format_fingerprint(bundle.fingerprint)}; compare it with that "
+                    f"person, `trust {bundle.id}` shows it again"
+                )
 
 
 def show_waiting(state: StateDirectory, display: Display) -> None:
