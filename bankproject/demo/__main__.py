@@ -82,6 +82,7 @@ def _run(folder: Path, options: argparse.Namespace, console: Console) -> None:
         transcript.note(f"relay at {place.relay}")
         if options.stay:
             setup.make_operator(programs, place)
+            setup.introduce(programs, place, "demo-ben")
             _stay(place, console)
             return
         play(programs, place, transcript)
@@ -103,7 +104,8 @@ In another terminal, in this folder ({setup.HOME}):
   {person} accounts --config {place.config("demo-ada")}
   {person} transfer --config {place.config("demo-ada")} account2 account3 25
   {person} statement --config {place.config("demo-ada")} account2
-  {person} listen --config {place.config("demo-ben")}      (and `send` from Ada)
+  {person} send --config {place.config("demo-ada")} "Beispiel, Ben" "Your 25 are on the way"
+  {person} listen --config {place.config("demo-ben")}
 
 Take a permission away from Ada in the admin (Employees), and try her next order.
 """)

@@ -11,7 +11,17 @@ from typing import Final
 
 from bankproject.demo.processes import Programs, clean_environment, free_port, http_answers
 
-__all__ = ["HOME", "PASSPHRASE", "Installation", "prepare", "start_bank", "start_relay"]
+__all__ = [
+    "HOME",
+    "PASSPHRASE",
+    "Installation",
+    "fill_databases",
+    "introduce",
+    "make_operator",
+    "prepare",
+    "start_bank",
+    "start_relay",
+]
 
 HOME: Final = Path(__file__).resolve().parent.parent.parent
 FIXTURES: Final = HOME / "fixtures"
@@ -97,6 +107,12 @@ def start_relay(programs: Programs, installation: Installation) -> None:
 def start_bank(programs: Programs) -> None:
     """Start the bank, a client of the relay like any other."""
     programs.start("bank", ["manage.py", "runbank"], lambda output: "bank ready" in output)
+
+
+def introduce(programs: Programs, installation: Installation, person: str) -> None:
+    """Let a person's program come and go once: the relay keeps mail for those whom it knows."""
+    config = str(installation.config(person))
+    programs.run(["-m", "clients.person", "listen", "--seconds", "0", "--config", config])
 
 
 def make_operator(programs: Programs, installation: Installation) -> None:

@@ -81,7 +81,7 @@ class _Newcomers:
     def __init__(self, setup: Setup, pins: PinsOnDisk, display: Display) -> None:
         self._pins = pins
         self._display = display
-        self._known = {pin.bundle.id for pin in pins.all_pins()}
+        self._known = {pin.bundle.id for pin in pins.all_pins()} | {setup.key_file.client_id}
         if setup.bank is not None:
             self._known.add(setup.bank.id)
 
@@ -92,8 +92,7 @@ class _Newcomers:
                 self._known.add(bundle.id)
                 self._display.warn(
                     f"new to you: {bundle.name} ({bundle.id}), "
-                    f"fingerprint {format_fingerprint(bundle.fingerprint)}; compare it with that "
-                    f"person, `trust {bundle.id}` shows it again"
+                    f"fingerprint {format_fingerprint(bundle.fingerprint)}"
                 )
 
 

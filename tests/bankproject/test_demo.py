@@ -172,6 +172,9 @@ def test_it_stays_until_it_is_told_to_stop(
         assert "1000" in shell(said, accounts)
         answer = shell(said, f"{transfer} --yes")
         assert "account2: 975" in answer, answer
+        message = next(line for line in typed if " send " in line)
+        answer = shell(said, message)
+        assert "queued: it waits in the mailbox of demo-ben (Beispiel, Ben)" in answer, answer
         if number is signal.SIGINT:
             # Ctrl-C in a terminal reaches everything that was started there.
             os.killpg(demo.pid, number)

@@ -39,6 +39,28 @@ def test_send_and_listen(run: Run, background: BackgroundWorld, tmp_path: Path) 
     assert StateDirectory(tmp_path / "state" / "ben").waiting_messages() == []
 
 
+def test_people_are_told_of_with_their_fingerprints_once(
+    run: Run, background: BackgroundWorld, tmp_path: Path
+) -> None:
+    for_ada = write_config(tmp_path, background.world, ADA)
+    for_ben = write_config(tmp_path, background.world, BEN)
+    run("listen", "--seconds", "0", "--config", for_ben)
+
+    def said(*words: object) -> list[str]:
+        lines = run(*words).err.splitlines()
+        return [line for line in lines if line.startswith("new to you: ")]
+
+    ada, ben = (format_fingerprint(keys.fingerprint) for keys in (ADA, BEN))
+    assert said("send", "ben", "Hello", "--config", for_ada) == [
+        f"new to you: Beispiel, Ben (ben), fingerprint {ben}"
+    ]
+    assert said("send", "ben", "Hello again", "--config", for_ada) == []
+    # Whichever command takes the message in; the bank's fingerprint is configured, not learned.
+    told = said("balance", "account1", "--config", for_ben)
+    told += said("listen", "--seconds", "1", "--config", for_ben)
+    assert told == [f"new to you: Ärlig, Ada (ada), fingerprint {ada}"]
+
+
 def test_trust_shows_both_fingerprints_and_confirms(
     run: Run, background: BackgroundWorld, tmp_path: Path
 ) -> None:
