@@ -175,10 +175,10 @@ class Script:
     # --- Result lines ---
 
     def _tell_waiting(self, number: int, recipient: str, seconds: float) -> None:
-        """Say it on standard error: standard output has one line for each action."""
+        """Say it on standard error, and so that nobody takes it for the action's one line."""
         self._display.warn(
-            f"action {number}/{len(self._actions)} waits up to {math.ceil(seconds)} s for "
-            f"{recipient}, whom the relay doesn't know yet"
+            f"waiting up to {math.ceil(seconds)} s for {recipient}, whom the relay doesn't know "
+            f"yet (action {number}/{len(self._actions)})"
         )
 
     @property

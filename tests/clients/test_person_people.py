@@ -146,7 +146,7 @@ def test_one_failing_action_doesnt_stop_the_next(
     assert done.status == 1
     assert "action 1/3 refused: insufficient_funds" in done.out
     assert "action 2/3 refused: unknown_recipient" in done.out
-    waiting = "action 2/3 waits up to 1 s for nobody, whom the relay doesn't know yet"
+    waiting = "waiting up to 1 s for nobody, whom the relay doesn't know yet (action 2/3)"
     assert done.err.splitlines().count(waiting) == 1
     assert "action 3/3 ok: withdraw 100" in done.out
 
@@ -172,7 +172,7 @@ def test_a_script_waits_for_a_recipient_who_registers_later(
     done = run("run", config)
     assert appearing.result(10) == ["first", "second"]
     assert done.status == 0
-    assert re.search(r"action 1/2 waits up to \d s for ben, whom the relay doesn't know", done.err)
+    assert re.search(r"waiting up to \d s for ben, whom the relay doesn't know", done.err)
     assert "action 2/2 waits" not in done.err
     assert done.out.count("action ") == 2
 
