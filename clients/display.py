@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -41,8 +42,12 @@ def printable(text: str) -> str:
 def print_whatever_comes() -> None:
     """Let a terminal or a pipe that doesn't speak Unicode get an escape for what it can't show.
 
-    Otherwise a name with an umlaut would end the program before it has said that money moved.
+    Otherwise a name with an umlaut would end the program before it has said that money moved. What
+    whoever started the program has closed leads nowhere, and no socket takes its number.
     """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode, encoding="utf-8"))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -48,6 +48,24 @@ def test_an_output_without_unicode_gets_every_line(
     assert b"Traceback" not in refused.stderr
 
 
+def test_closed_inputs_and_outputs_change_nothing(
+    background: BackgroundWorld, config: Path, tmp_path: Path
+) -> None:
+    order = f"transfer account1 account2 100 --config {config}"
+    environment = {"TELLERWIRE_PASSPHRASE": PASSPHRASE, "TELLERWIRE_STATE": str(tmp_path / "state")}
+
+    def status(words: str) -> int:
+        command = f"exec {sys.executable} {person.__file__} {words}"
+        return subprocess.run(
+            ["/bin/sh", "-c", command], env=environment, timeout=SECONDS, check=False
+        ).returncode
+
+    assert status(f"{order} <&- >&- 2>&-") == 2
+    assert background.world.bank.seen == []
+    assert status(f"{order} --yes <&- >&- 2>&-") == 0
+    assert background.world.bank.booked == 1
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
 def test_json_is_json_in_every_encoding(config: Path, tmp_path: Path, encoding: str) -> None:
     shown = printed(tmp_path, encoding, "show", "--json", "--config", str(config))
