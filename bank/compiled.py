@@ -18,7 +18,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Field, ForeignKey, Lookup, QuerySet
 from django.db.models.sql.compiler import SQLCompiler
 
-from bank.statements import Cursor, start, together
+from bank.statements import Cursor, alone, start
 
 __all__ = ["CompiledQuery", "Pending", "Slot", "is_plain"]
 
@@ -80,11 +80,11 @@ class CompiledQuery:
 
         :param slots: the values for every slot, by its name.
         """
-        with together(using) as connection:
+        with alone(using) as connection:
             return self.start(connection, **slots).rows()
 
     def start(self, connection: BaseDatabaseWrapper, **slots: Collection[Any]) -> Pending:
-        """Start the query inside a block of :func:`bank.statements.together`."""
+        """Start the query inside a block of :mod:`bank.statements`."""
         plan = self._plans.get(connection.vendor)
         if plan is None:
             plan = self._plans[connection.vendor] = _compile(self._build(), connection)

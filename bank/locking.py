@@ -20,7 +20,7 @@ from django.db.models import OuterRef, Q, QuerySet, Subquery
 
 from bank.compiled import CompiledQuery, Slot
 from bank.models import Account, Currency
-from bank.statements import together
+from bank.statements import alone
 
 __all__ = ["LockedAccount", "for_update", "lock_accounts"]
 
@@ -105,7 +105,7 @@ def lock_accounts(
         of the named accounts.
     :param using: the database alias; a transaction must be open there.
     """
-    with together(using) as connection:
+    with alone(using) as connection:
         own: list[int] = []
         if kinds:
             # Which accounts these are never changes once there are entries, so it is read without
