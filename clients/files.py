@@ -25,7 +25,7 @@ __all__ = [
     "put_all",
     "put_private",
     "sync_folder",
-    "write_whole",
+    "write_at",
 ]
 
 FILE_MODE: Final = 0o600
@@ -100,7 +100,7 @@ def _write_unfinished(put: Put) -> tuple[Path, int]:
     path = put.path.with_name(f".{put.path.name}.{secrets.token_hex(4)}.tmp")
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE)
     try:
-        write_whole(descriptor, put.data)
+        write_at(descriptor, put.data, 0)
     except OSError:
         os.close(descriptor)
         path.unlink(missing_ok=True)
@@ -108,11 +108,12 @@ def _write_unfinished(put: Put) -> tuple[Path, int]:
     return path, descriptor
 
 
-def write_whole(descriptor: int, data: bytes) -> None:
-    """Write all of it, however many turns the system takes."""
+def write_at(descriptor: int, data: bytes, offset: int) -> None:
+    """Write all of it at a place of a file, however many turns the system takes."""
     view = memoryview(data)
     while view:
-        view = view[os.write(descriptor, view) :]
+        written = os.pwrite(descriptor, view, offset)
+        view, offset = view[written:], offset + written
 
 
 def sync_folder(folder: Path) -> None:

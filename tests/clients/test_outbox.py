@@ -104,7 +104,7 @@ def test_the_log_of_a_session_that_was_killed_is_removed_once_it_is_done(
 def test_a_line_that_a_power_cut_tore_is_no_order(state: StateDirectory, keep: int) -> None:
     state.outbox.add([record(1)])
     [log] = logs(state)
-    whole = log.read_bytes()
+    whole = log.read_bytes().rstrip(b"\0")
     log.write_bytes(whole + whole[:keep])
     assert another_session(state).unfinished() == [record(1)]
 
@@ -113,7 +113,7 @@ def test_a_line_that_the_disk_wrote_in_part_is_no_order(state: StateDirectory) -
     """The file had its new length already, and a page of it was still zeros."""
     state.outbox.add([record(1)])
     [log] = logs(state)
-    whole = log.read_bytes()
+    whole = log.read_bytes().rstrip(b"\0")
     log.write_bytes(whole + bytes(100) + whole[100:])
     assert another_session(state).unfinished() == [record(1)]
 
@@ -123,7 +123,7 @@ def test_damage_is_named(state: StateDirectory, position: int) -> None:
     state.outbox.add([record(1)])
     state.outbox.add([record(2)])
     [log] = logs(state)
-    data = bytearray(log.read_bytes())
+    data = bytearray(log.read_bytes().rstrip(b"\0"))
     data[position] ^= 1
     log.write_bytes(data)
     other = another_session(state)
@@ -159,6 +159,21 @@ def test_what_could_not_be_kept_is_not_found(
     assert state.unfinished() == [record(1)]
     state.outbox.add([record(3)])
     assert state.unfinished() == [record(1), record(3)]
+
+
+def test_a_log_grows_in_steps_and_is_cut_to_its_lines_when_it_is_left(
+    state: StateDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox_module, "RESERVED_BYTES", 1000)
+    lengths = set()
+    for number in range(20):
+        state.outbox.add([record(number)])
+        lengths.add(logs(state)[0].stat().st_size)
+        assert state.unfinished() == [record(each) for each in range(number + 1)]
+    assert 5 <= len(lengths) <= 15
+    state.outbox.rest()
+    assert logs(state)[0].read_bytes().endswith(b"}\n")
+    assert another_session(state).unfinished() == [record(each) for each in range(20)]
 
 
 def test_a_folder_that_is_gone_is_named(state: StateDirectory) -> None:
