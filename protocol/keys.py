@@ -139,10 +139,16 @@ def check_identity_key(key: bytes) -> bytes:
 def verify(identity_key: bytes, signature: bytes, message: bytes) -> bool:
     """Return whether ``signature`` of ``message`` is by ``identity_key``."""
     try:
-        Ed25519PublicKey.from_public_bytes(identity_key).verify(signature, message)
+        _ed25519_public_key(identity_key).verify(signature, message)
     except (InvalidSignature, ValueError):
         return False
     return True
+
+
+@lru_cache(maxsize=1_024)
+def _ed25519_public_key(public: bytes) -> Ed25519PublicKey:
+    """Load a public key; the same few are asked for again and again."""
+    return Ed25519PublicKey.from_public_bytes(public)
 
 
 @lru_cache(maxsize=4_096)
