@@ -17,14 +17,14 @@ from functools import lru_cache
 from typing import Any, Final, Protocol
 
 import psycopg
-from django.db import connections
+from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 __all__ = ["Cursor", "alone", "keep_plans", "start", "start_many", "together"]
 
 
 PREPARE_AFTER: Final = 5
-"""The driver's own default; what :func:`start` runs is prepared the first time."""
+"""The driver's own default; what :func:`start` runs is prepared the first time in any case."""
 
 
 class Cursor(Protocol):
@@ -42,7 +42,7 @@ def alone(using: str) -> Iterator[BaseDatabaseWrapper]:
     """
     connection = connections[using]
     connection.ensure_connection()
-    with connection.wrap_database_errors:
+    with connection.wrap_database_errors, _preparing(connection):
         yield connection
 
 
@@ -59,6 +59,24 @@ def together(using: str) -> Iterator[BaseDatabaseWrapper]:
                 yield connection
         else:
             yield connection
+
+
+@contextmanager
+def _preparing(connection: BaseDatabaseWrapper) -> Iterator[None]:
+    """Allow to prepare, for the length of a block.
+
+    Django forbids it, and rightly for its own cursor: the driver would remember every text, and
+    all values are part of those.
+    """
+    if connection.vendor != "postgresql":
+        yield
+        return
+    driver = connection.connection
+    driver.prepare_threshold = PREPARE_AFTER
+    try:
+        yield
+    finally:
+        driver.prepare_threshold = None
 
 
 def start(connection: BaseDatabaseWrapper, sql: str, parameters: Sequence[Any] = ()) -> Cursor:
@@ -90,14 +108,12 @@ def start_many(connection: BaseDatabaseWrapper, sql: str, rows: Sequence[Sequenc
 
 
 def keep_plans(connection: BaseDatabaseWrapper, **_: object) -> None:
-    """Let PostgreSQL keep prepared statements and their plans; called for every new connection.
+    """Let PostgreSQL keep the plan of what is prepared; called for every new connection.
 
     Left to itself it takes a plan for the lists at hand to be cheaper than one for any lists, and
     plans five joins anew for every batch, which takes several times as long as running them.
     """
-    if connection.vendor == "postgresql":
-        # Django forbids to prepare; its own cursors don't, whatever this is.
-        connection.connection.prepare_threshold = PREPARE_AFTER
+    if connection.vendor == "postgresql" and connection.alias == DEFAULT_DB_ALIAS:
         with connection.cursor() as cursor:
             cursor.execute("SET plan_cache_mode = force_generic_plan")
 
