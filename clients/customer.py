@@ -191,6 +191,7 @@ class Customer:
             order_id=order_id,
             person=own.client_id,
             person_fingerprint=self._fingerprint.hex(),
+            person_key=b64u(own.identity.public),
             bank=self.bank.id,
             bank_fingerprint=self.bank.fingerprint.hex(),
             operation=operation_of(order),

@@ -28,13 +28,15 @@ from protocol.encoding import b64u, unb64u
 from protocol.errors import RETRY, Code, EndToEndError, Retry
 from protocol.frames import Kind
 from protocol.keyfile import KeyFile
-from protocol.keys import EncryptionKey, best_common_suite
+from protocol.keys import EncryptionKey, best_common_suite, fingerprint
 from protocol.sealing import (
     Envelope,
+    Inner,
     SignedMessage,
     UnsealedRefusalError,
     open_reply,
     seal,
+    verify_evidence,
 )
 
 __all__ = [
@@ -125,6 +127,30 @@ def check_receipt(signed: SignedReceipt, record: OrderRecord, bank: Bundle) -> R
         if said != expected:
             raise EndToEndError(Code.NOT_AUTHENTIC, f"{name} of the receipt is of another order")
     return receipt
+
+
+def check_evidence(record: OrderRecord) -> Inner:
+    """Return what the person signed; nothing else in the record is believed.
+
+    :raises EndToEndError: ``not_authentic`` or ``bad_message``: the evidence is not signed by the
+        key in the record, or that key is not the one that the order names.
+    """
+    try:
+        key = unb64u(record.person_key)
+    except ValueError as error:
+        raise EndToEndError(Code.NOT_AUTHENTIC, "the person's key can't be read") from error
+    inner = verify_evidence(record.signed.evidence, key)
+    own = fingerprint(inner.sender, key)
+    claims = {
+        "id": (inner.id, record.order_id),
+        "from": (inner.sender, record.person),
+        "from_fingerprint": (inner.sender_fingerprint, b64u(own)),
+        "person_fingerprint": (record.person_fingerprint, own.hex()),
+    }
+    for name, (said, expected) in claims.items():
+        if said != expected:
+            raise EndToEndError(Code.NOT_AUTHENTIC, f"{name} is not that of the signed order")
+    return inner
 
 
 class SealedToBank(ABC):

@@ -35,6 +35,8 @@ class OrderRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     order_id: UuidText
     person: ClientId
     person_fingerprint: str
+    person_key: str
+    """The person's public identity key, base64url: whoever has the file can check the evidence."""
     bank: ClientId
     bank_fingerprint: str
     """Hexadecimal, as it was configured when the order was signed."""

@@ -21,7 +21,7 @@ from clients.config import Config
 from clients.customer import BankPin, OrderResult, OrderState
 from clients.display import Display, amount_text, time_text
 from clients.errors import ClientError, RefusedError, StorageError, UsageError
-from clients.orders import check_receipt, meaning_of
+from clients.orders import check_evidence, check_receipt, meaning_of
 from clients.outcomes import ExitStatus, balance_text, order_text, status_of
 from clients.records import OrderRecord, decode_record
 from clients.session import Session
@@ -29,10 +29,9 @@ from clients.storage import StateDirectory
 from clients.words import in_words
 from protocol.banking import Outcome, Receipt, decode_order
 from protocol.bundles import Bundle, open_bundle
-from protocol.encoding import decode_strict, unb64u
+from protocol.encoding import decode_strict
 from protocol.errors import Code, ProtocolError
 from protocol.keys import format_fingerprint
-from protocol.sealing import Inner
 
 __all__ = ["orders", "verify"]
 
@@ -204,6 +203,8 @@ def verify(
 ) -> None:
     """Check a receipt without any connection: is it this bank's word on exactly this order?
 
+    And is the order signed by whom it names?
+
     It needs the bank's fingerprint, from the configuration or --bank-fingerprint; nothing in the
     file itself is trusted.
 
@@ -236,6 +237,7 @@ def _verified(record: OrderRecord, bank: BankPin, path: Path) -> tuple[Receipt, 
             Code.NOT_AUTHENTIC, f"{path} is of a bank with another fingerprint", proven=True
         )
     try:
+        check_evidence(record)
         bundle = open_bundle(record.bank_bundle)
         return check_receipt(record.receipt, record, bundle), bundle
     except ProtocolError as error:
@@ -245,7 +247,9 @@ def _verified(record: OrderRecord, bank: BankPin, path: Path) -> tuple[Receipt, 
 def _say_verified(display: Display, record: OrderRecord, checked: Receipt, bank: Bundle) -> None:
     display.say(f"genuine: signed by {bank.name} ({bank.id})")
     display.say(f"fingerprint: {format_fingerprint(bank.fingerprint)}")
-    display.say(f"order:       {checked.order_id} of {checked.person}")
+    display.say(f"order:       {checked.order_id}, signed by {checked.person}")
+    person = format_fingerprint(bytes.fromhex(record.person_fingerprint))
+    display.say(f"fingerprint: {person}")
     display.say(f"asked for:   {_signed_meaning(record)}")
     if checked.outcome is Outcome.ACCEPTED:
         display.say(f"outcome:     accepted at {time_text(checked.booked_at)}")
@@ -264,9 +268,8 @@ def _say_verified(display: Display, record: OrderRecord, checked: Receipt, bank:
 def _signed_meaning(record: OrderRecord) -> str:
     """What the evidence asks for; the words beside it in the file prove nothing."""
     try:
-        inner = decode_strict(unb64u(record.evidence)[64:], Inner)
-        return meaning_of(decode_order(bytes(inner.content)))
-    except (ValueError, ProtocolError) as error:
+        return meaning_of(decode_order(bytes(check_evidence(record).content)))
+    except ProtocolError as error:
         raise RefusedError(
             Code.BAD_MESSAGE, f"the order in the file can't be read: {error}", proven=True
         ) from error

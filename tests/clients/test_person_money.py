@@ -16,6 +16,7 @@ from clients import person
 from protocol import limits
 from protocol.encoding import b64u, unb64u
 from protocol.errors import Code
+from protocol.keys import format_fingerprint
 from tests.clients.fake_relay import until
 from tests.clients.test_messages import other_identity
 from tests.clients.typist import PASSPHRASE, BackgroundWorld, Run, Typed, write_key
@@ -33,6 +34,8 @@ def test_transfer_receipt_and_verification(run: Run, config: Path, tmp_path: Pat
     assert checked.status == 0
     assert "genuine: signed by Bank, Demo (bank)" in checked.out
     assert "transfer 100 from account1 to account2" in checked.out
+    assert "signed by ada" in checked.out
+    assert format_fingerprint(ADA.fingerprint) in checked.out
     by_option = run("verify", receipt, "--bank-fingerprint", BANK.fingerprint.hex(), "--json")
     assert by_option.json["outcome"] == "accepted"
 
@@ -58,6 +61,9 @@ def test_edited_receipts_are_not_genuine(run: Run, config: Path, tmp_path: Path)
         {"evidence": other_evidence},
         {"order_id": good["order_id"][:-1] + ("0" if good["order_id"][-1] != "0" else "1")},
         {"person": "ben"},
+        {"person_key": b64u(BEN.identity.public)},
+        {"person_key": "no key"},
+        {"person_fingerprint": BEN.fingerprint.hex()},
         {
             "bank_bundle": json.loads(
                 json.dumps(

@@ -33,6 +33,7 @@ def record(number: int = 1) -> OrderRecord:
         order_id=uuid7(NOW, number.to_bytes(10, "big")),
         person="ada",
         person_fingerprint="00" * 16,
+        person_key=b64u(bytes(32)),
         bank="bank",
         bank_fingerprint="11" * 16,
         operation="transfer",
