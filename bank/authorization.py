@@ -24,7 +24,17 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.models import F, FilteredRelation, Q, QuerySet
+from django.db.models import (
+    BigIntegerField,
+    BinaryField,
+    BooleanField,
+    ExpressionWrapper,
+    F,
+    FilteredRelation,
+    Q,
+    QuerySet,
+    Value,
+)
 
 from bank.compiled import CompiledQuery, Pending, Slot
 from bank.models import (
@@ -36,7 +46,7 @@ from bank.models import (
     Person,
     PersonStatus,
 )
-from bank.statements import together
+from bank.statements import alone
 from protocol.errors import Code
 
 __all__ = [
@@ -195,7 +205,7 @@ class Grants:
 def load_grants(
     person_ids: Iterable[int], account_ids: Iterable[int], *, using: str = "default"
 ) -> Grants:
-    """Read what is needed to decide for these persons on these accounts, in three queries.
+    """Read what is needed to decide for these persons on these accounts, in one query.
 
     Call it inside the transaction that acts on the decisions, after its locks were taken: then
     a permission or key that was withdrawn before the transaction counts no more.
@@ -204,47 +214,40 @@ def load_grants(
     :param account_ids: primary keys of the accounts that decisions may be about.
     :param using: the database alias.
     """
-    with together(using) as connection:
+    with alone(using) as connection:
         return start_grants(connection, set(person_ids), set(account_ids)).result()
 
 
 def start_grants(
     connection: BaseDatabaseWrapper, persons: set[int], accounts: set[int]
 ) -> GrantsReading:
-    """Begin what :func:`load_grants` does, inside a block of ``statements.together``."""
-    return GrantsReading(
-        _EMPLOYMENTS.start(connection, persons=persons, accounts=accounts),
-        _ROLE_PERMISSIONS.start(connection, persons=persons, accounts=accounts),
-        _STANDINGS.start(connection, persons=persons),
-    )
+    """Begin what :func:`load_grants` does, inside a block of ``bank.statements``."""
+    return GrantsReading(_GRANTS.start(connection, persons=persons, accounts=accounts))
 
 
 @dataclass(frozen=True, slots=True)
 class GrantsReading:
     """Grants that are being read."""
 
-    _employments: Pending
-    _role_permissions: Pending
-    _standings: Pending
+    _rows: Pending
 
     def result(self) -> Grants:
         """Return the grants; call it once, inside the block in which it was begun."""
+        standings: dict[int, Standing] = {}
         employments: dict[tuple[int, int], _Employment] = {}
         bank_id: int | None = None
-        for row in self._employments.rows():
-            person_id, organization_id, is_bank, order_limit, permission = row
-            key = (person_id, organization_id)
-            employment = employments.setdefault(key, _Employment(order_limit))
-            if permission is not None:
-                employment.permissions.add(permission)
-            if is_bank:
+        for person_id, organization_id, flag, order_limit, text, key in self._rows.rows():
+            if organization_id is None:
+                identity_key = None if key is None else bytes(key)
+                standings[person_id] = Standing(bool(flag), text, identity_key)
+                continue
+            place = (person_id, organization_id)
+            employment = employments.setdefault(place, _Employment(order_limit))
+            if text is not None:
+                employment.permissions.add(text)
+            if flag:
                 bank_id = organization_id
-        for person_id, organization_id, permission in self._role_permissions.rows():
-            # Who was employed between the two reads is not yet an employee to this decision.
-            employed = employments.get((person_id, organization_id))
-            if employed is not None:
-                employed.permissions.add(permission)
-        return Grants(_standings_in(self._standings.rows()), employments, bank_id)
+        return Grants(standings, employments, bank_id)
 
 
 def decide(person: Person, account: Account, permission: str) -> Decision:
@@ -255,15 +258,13 @@ def decide(person: Person, account: Account, permission: str) -> Decision:
     return load_grants([person.pk], [account.pk]).decide(person.pk, account, permission)
 
 
-def _standings_in(rows: Iterable[tuple[Any, ...]]) -> dict[int, Standing]:
-    return {
-        person_id: Standing(
-            active=status == PersonStatus.ACTIVE,
-            fingerprint=fingerprint,
-            identity_key=None if identity_key is None else bytes(identity_key),
-        )
-        for person_id, status, fingerprint, identity_key in rows
-    }
+def _grants() -> QuerySet[Any, Any]:
+    """Return standings and employments in one query, so that all is as of one moment.
+
+    A row of six: person, organization (none for a standing), active or at the bank, order
+    limit, fingerprint or permission, identity key.
+    """
+    return _standings().union(_direct_permissions(), _role_permissions(), all=True)
 
 
 def _standings() -> QuerySet[Person, Any]:
@@ -271,7 +272,14 @@ def _standings() -> QuerySet[Person, Any]:
         Person.objects.filter(pk__any_of=Slot("persons"))
         .annotate(key_in_force=FilteredRelation("keys", condition=Q(keys__revoked_at__isnull=True)))
         .order_by()
-        .values_list("pk", "status", "key_in_force__fingerprint", "key_in_force__identity_key")
+        .values_list(
+            "pk",
+            Value(None, output_field=BigIntegerField()),
+            ExpressionWrapper(Q(status=PersonStatus.ACTIVE), output_field=BooleanField()),
+            Value(None, output_field=BigIntegerField()),
+            "key_in_force__fingerprint",
+            "key_in_force__identity_key",
+        )
     )
 
 
@@ -289,31 +297,32 @@ def _active_employees() -> QuerySet[Employee]:
     ).order_by()
 
 
-def _employments() -> QuerySet[Employee, Any]:
-    return _active_employees().values_list(
+def _employments(employees: QuerySet[Employee], permission: str) -> QuerySet[Employee, Any]:
+    return employees.values_list(
         "person_id",
         "organization_id",
         "organization__is_bank",
         "order_limit",
-        "permissions__permission",
+        permission,
+        Value(None, output_field=BinaryField()),
     )
+
+
+def _direct_permissions() -> QuerySet[Employee, Any]:
+    """Return every employment, with its permissions or with none."""
+    return _employments(_active_employees(), "permissions__permission")
 
 
 def _role_permissions() -> QuerySet[Employee, Any]:
     """Return what roles give; a role of another organization gives nothing."""
-    return (
-        _active_employees()
-        .filter(
-            roles__organization_id=F("organization_id"),
-            roles__permissions__permission__isnull=False,
-        )
-        .values_list("person_id", "organization_id", "roles__permissions__permission")
+    given = _active_employees().filter(
+        roles__organization_id=F("organization_id"),
+        roles__permissions__permission__isnull=False,
     )
+    return _employments(given, "roles__permissions__permission")
 
 
-_STANDINGS: Final = CompiledQuery(_standings)
-_EMPLOYMENTS: Final = CompiledQuery(_employments)
-_ROLE_PERMISSIONS: Final = CompiledQuery(_role_permissions)
+_GRANTS: Final = CompiledQuery(_grants)
 
 
 def _smaller(one: int | None, other: int | None) -> int | None:

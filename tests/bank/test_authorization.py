@@ -318,4 +318,4 @@ def test_the_number_of_queries_does_not_grow_with_the_batch(world: World) -> Non
         make_employee(world.club, person, "view").roles.add(
             make_role(world.club, person.client_id, "transfer")
         )
-    assert queries_for(persons[:1]) == queries_for(persons) == 3
+    assert queries_for(persons[:1]) == queries_for(persons) == 1
