@@ -2,10 +2,8 @@
 
 from django.apps import AppConfig
 from django.core.checks import Tags, register
-from django.db.backends.signals import connection_created
 
 from bank import checks
-from bank.statements import keep_plans
 
 
 class BankConfig(AppConfig):
@@ -17,8 +15,7 @@ class BankConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        """Register the system checks, and what every new connection is told."""
-        connection_created.connect(keep_plans)
+        """Register the system checks."""
         register(checks.check_settings)
         register(checks.check_key_file, Tags.security, deploy=True)
         register(checks.check_demo_rows, Tags.database, deploy=True)

@@ -15,6 +15,7 @@ from typing import Any, Final
 import structlog
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError
+from django.db.backends.signals import connection_created
 
 from bank.committer import GroupCommitter
 from bank.conf import bank_settings
@@ -27,6 +28,7 @@ from bank.issuing import check_bank_enrolled
 from bank.key_settings import now_ms, open_keyring
 from bank.keyring import Keyring
 from bank.ledger import book
+from bank.statements import keep_plans
 from clients.errors import ClientError, RegistrationRefusedError, RelayUnreachableError
 from clients.event_loop import run as run_loop
 from clients.service import IncomingRequest, ServiceClient
@@ -54,6 +56,7 @@ class Command(BaseCommand):
     def handle(self, *_: Any, **options: Any) -> None:
         """Run the command."""
         url = options["relay"] or bank_settings.RELAY_URL
+        connection_created.connect(keep_plans)
         try:
             keyring = open_keyring(options["key_file"], options["passphrase_file"])
             check_bank_enrolled(keyring.key_file)
