@@ -215,14 +215,20 @@ def load_grants(
     :param using: the database alias.
     """
     with alone(using) as connection:
-        return start_grants(connection, set(person_ids), set(account_ids)).result()
+        persons, accounts = set(person_ids), set(account_ids)
+        return GrantsReading(
+            _GRANTS_BY_KEY.start(connection, persons=persons, accounts=accounts)
+        ).result()
 
 
 def start_grants(
-    connection: BaseDatabaseWrapper, persons: set[int], accounts: set[int]
+    connection: BaseDatabaseWrapper, persons: set[int], numbers: set[str]
 ) -> GrantsReading:
-    """Begin what :func:`load_grants` does, inside a block of ``bank.statements``."""
-    return GrantsReading(_GRANTS.start(connection, persons=persons, accounts=accounts))
+    """Begin what :func:`load_grants` does, inside a block of ``bank.statements``.
+
+    :param numbers: of the accounts that decisions may be about, beside the bank's own.
+    """
+    return GrantsReading(_GRANTS_BY_NUMBER.start(connection, persons=persons, accounts=numbers))
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,13 +264,16 @@ def decide(person: Person, account: Account, permission: str) -> Decision:
     return load_grants([person.pk], [account.pk]).decide(person.pk, account, permission)
 
 
-def _grants() -> QuerySet[Any, Any]:
+def _grants(accounts: Q) -> QuerySet[Any, Any]:
     """Return standings and employments in one query, so that all is as of one moment.
 
     A row of six: person, organization (none for a standing), active or at the bank, order
     limit, fingerprint or permission, identity key.
     """
-    return _standings().union(_direct_permissions(), _role_permissions(), all=True)
+    employees = _active_employees(accounts)
+    return _standings().union(
+        _direct_permissions(employees), _role_permissions(employees), all=True
+    )
 
 
 def _standings() -> QuerySet[Person, Any]:
@@ -283,10 +292,10 @@ def _standings() -> QuerySet[Person, Any]:
     )
 
 
-def _active_employees() -> QuerySet[Employee]:
+def _active_employees(accounts: Q) -> QuerySet[Employee]:
     """Return the employments that can matter: at the bank, or at an owner of these accounts."""
     owners = (
-        Account.objects.filter(pk__any_of=Slot("accounts"), owner_organization__isnull=False)
+        Account.objects.filter(accounts, owner_organization__isnull=False)
         .order_by()
         .values("owner_organization_id")
     )
@@ -308,21 +317,22 @@ def _employments(employees: QuerySet[Employee], permission: str) -> QuerySet[Emp
     )
 
 
-def _direct_permissions() -> QuerySet[Employee, Any]:
+def _direct_permissions(employees: QuerySet[Employee]) -> QuerySet[Employee, Any]:
     """Return every employment, with its permissions or with none."""
-    return _employments(_active_employees(), "permissions__permission")
+    return _employments(employees, "permissions__permission")
 
 
-def _role_permissions() -> QuerySet[Employee, Any]:
+def _role_permissions(employees: QuerySet[Employee]) -> QuerySet[Employee, Any]:
     """Return what roles give; a role of another organization gives nothing."""
-    given = _active_employees().filter(
+    given = employees.filter(
         roles__organization_id=F("organization_id"),
         roles__permissions__permission__isnull=False,
     )
     return _employments(given, "roles__permissions__permission")
 
 
-_GRANTS: Final = CompiledQuery(_grants)
+_GRANTS_BY_KEY: Final = CompiledQuery(lambda: _grants(Q(pk__any_of=Slot("accounts"))))
+_GRANTS_BY_NUMBER: Final = CompiledQuery(lambda: _grants(Q(number__any_of=Slot("accounts"))))
 
 
 def _smaller(one: int | None, other: int | None) -> int | None:

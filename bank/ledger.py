@@ -76,6 +76,18 @@ def _key_of(incoming: IncomingOrder) -> _Key:
     return incoming.person_id, uuid.UUID(incoming.order_id)
 
 
+def _accounts_named(batch: Sequence[IncomingOrder]) -> tuple[set[str], set[str]]:
+    """Return the numbers that a batch names, and the kinds of the bank's own that it needs."""
+    numbers: set[str] = set()
+    kinds: set[str] = set()
+    for incoming in batch:
+        if incoming.order is not None:
+            named, own = accounts_of(incoming.order)
+            numbers |= named
+            kinds |= own
+    return numbers, kinds
+
+
 @dataclass(slots=True)
 class _Recorded:
     """An order that is in the ledger, or will be when this batch commits."""
@@ -168,9 +180,8 @@ class _Batch:
 
     def run(self, batch: Sequence[IncomingOrder], writer: LedgerWriter) -> list[OrderOutcome]:
         """Lock, read, decide, write; the caller commits."""
-        accounts = self._lock(batch)
         keys = [_key_of(incoming) for incoming in batch]
-        grants, drawn = self._read(batch, keys, accounts)
+        accounts, grants, drawn = self._lock_and_read(batch, keys)
         decider = Decider(self._bank, accounts, grants, drawn.now_ms)
         numbers = iter(drawn.numbers)
         outcomes = []
@@ -182,33 +193,25 @@ class _Batch:
         writer.write(self._rows, self._using)
         return outcomes
 
-    def _lock(self, batch: Sequence[IncomingOrder]) -> list[locking.LockedAccount]:
-        numbers: set[str] = set()
-        kinds: set[str] = set()
-        for incoming in batch:
-            if incoming.order is not None:
-                named, own = accounts_of(incoming.order)
-                numbers |= named
-                kinds |= own
-        return locking.lock_accounts(numbers, kinds, self._using)
+    def _lock_and_read(
+        self, batch: Sequence[IncomingOrder], keys: Sequence[_Key]
+    ) -> tuple[list[locking.LockedAccount], Grants, Numbers]:
+        """Lock the accounts, then look the ids up and read what decides.
 
-    def _read(
-        self,
-        batch: Sequence[IncomingOrder],
-        keys: Sequence[_Key],
-        accounts: Sequence[locking.LockedAccount],
-    ) -> tuple[Grants, Numbers]:
-        """Look the ids up, and read what decides, in statements after the locks.
-
-        They see what the locks waited for.
+        All of it travels together, but each is a statement of its own that begins when the one
+        before has ended: what is read after the locks is what the locks waited for.
         """
+        numbers, kinds = _accounts_named(batch)
+        own = locking.own_accounts(numbers, kinds, self._using)
+        persons = {incoming.person_id for incoming in batch}
         with together(self._using) as connection:
+            locks = locking.start_locking(connection, numbers, own)
             recorded = _RECORDED.start(connection, order_ids={order_id for _, order_id in keys})
-            persons = {incoming.person_id for incoming in batch}
-            grants = start_grants(connection, persons, {account.id for account in accounts})
+            grants = start_grants(connection, persons, numbers)
             drawing = draw_numbers(connection, len(batch))
+            accounts = locks.result()
             self._remember_recorded(set(keys), recorded.rows())
-            return grants.result(), drawing.result()
+            return accounts, grants.result(), drawing.result()
 
     def _remember_recorded(self, wanted: set[_Key], rows: Sequence[tuple[Any, ...]]) -> None:
         for person_id, order_id, evidence_hash, code, receipt, signature in rows:

@@ -16,13 +16,13 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Final
 
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import OuterRef, Q, QuerySet, Subquery
 
-from bank.compiled import CompiledQuery, Slot
+from bank.compiled import CompiledQuery, Pending, Slot
 from bank.models import Account, Currency
-from bank.statements import alone
 
-__all__ = ["LockedAccount", "for_update", "lock_accounts"]
+__all__ = ["LockedAccount", "Locking", "for_update", "own_accounts", "start_locking"]
 
 
 @dataclass(slots=True)
@@ -95,22 +95,40 @@ _OWN_ACCOUNTS: Final = CompiledQuery(_own_accounts)
 _ACCOUNTS_UNDER_LOCK: Final = CompiledQuery(_accounts_under_lock)
 
 
-def lock_accounts(
-    numbers: Collection[str], kinds: Collection[str], using: str
-) -> list[LockedAccount]:
-    """Lock accounts until the transaction ends, and return them in the order of their keys.
+def own_accounts(numbers: Collection[str], kinds: Collection[str], using: str) -> list[int]:
+    """Return the keys of the bank's own accounts that are needed beside named ones.
 
-    :param numbers: of the accounts that orders name; there may be none of that number.
-    :param kinds: kinds of the bank's own accounts that are needed beside them, in every currency
-        of the named accounts.
-    :param using: the database alias; a transaction must be open there.
+    Which ones these are never changes once there are entries, so they are read without a lock,
+    which keeps the locking query on two indexes.
+
+    :param numbers: of the accounts that orders name.
+    :param kinds: of the bank's own accounts, in every currency of the named ones.
     """
-    with alone(using) as connection:
-        own: list[int] = []
-        if kinds:
-            # Which accounts these are never changes once there are entries, so it is read without
-            # a lock, which keeps the locking query on two indexes.
-            pending = _OWN_ACCOUNTS.start(connection, numbers=numbers, kinds=kinds)
-            own = [key for (key,) in pending.rows()]
-        rows = _ACCOUNTS_UNDER_LOCK.start(connection, numbers=numbers, own=own).rows()
-    return [LockedAccount(*row) for row in rows]
+    if not kinds:
+        return []
+    return [key for (key,) in _OWN_ACCOUNTS.rows(using, numbers=numbers, kinds=kinds)]
+
+
+@dataclass(frozen=True, slots=True)
+class Locking:
+    """Accounts that are being locked."""
+
+    _rows: Pending
+
+    def result(self) -> list[LockedAccount]:
+        """Return the accounts in the order of their keys; call it once."""
+        return [LockedAccount(*row) for row in self._rows.rows()]
+
+
+def start_locking(
+    connection: BaseDatabaseWrapper, numbers: Collection[str], own: Collection[int]
+) -> Locking:
+    """Begin to lock accounts until the transaction ends, inside a block of ``bank.statements``.
+
+    What is started after it in the same block runs once the locks are held.
+
+    :param connection: a transaction must be open there.
+    :param numbers: of the accounts that orders name; there may be none of that number.
+    :param own: keys of the bank's own.
+    """
+    return Locking(_ACCOUNTS_UNDER_LOCK.start(connection, numbers=numbers, own=own))
