@@ -22,7 +22,6 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 __all__ = ["Cursor", "alone", "keep_plans", "start", "start_many", "together"]
 
-
 PREPARE_AFTER: Final = 5
 """The driver's own default; what :func:`start` runs is prepared the first time in any case."""
 

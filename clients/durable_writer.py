@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from clients.errors import StorageError
+
 __all__ = ["DurableWriter"]
 
 T = TypeVar("T")
@@ -60,7 +62,14 @@ class DurableWriter(Generic[T]):
         batch, self._waiting = self._waiting, []
         loop = asyncio.get_running_loop()
         things = [thing for thing, _ in batch]
-        self._running = loop.run_in_executor(None, self._write, things)
+        try:
+            self._running = loop.run_in_executor(None, self._write, things)
+        except RuntimeError as error:  # the loop is about to be closed
+            failure = StorageError("nothing is written any more: the program ends")
+            failure.__cause__ = error
+            for _, done in batch:
+                _fail(done, failure)
+            return
         self._running.add_done_callback(lambda running: self._finish(batch, running))
 
     def _finish(
@@ -78,3 +87,9 @@ class DurableWriter(Generic[T]):
             else:
                 done.set_result(None)
         self._start()
+
+
+def _fail(done: asyncio.Future[None], failure: StorageError) -> None:
+    if not done.done():
+        done.set_exception(failure)
+        done.exception()  # looked at: whoever handed it over may not be waiting any more

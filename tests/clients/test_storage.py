@@ -148,6 +148,16 @@ async def test_writer_tells_everybody_of_a_failure_and_lives_on() -> None:
     await writer.put(2)
 
 
+async def test_writer_says_that_nothing_is_written_when_the_loop_ends() -> None:
+    written: list[int] = []
+    writer = DurableWriter(written.extend)
+    await writer.put(1)
+    await asyncio.get_running_loop().shutdown_default_executor()
+    with pytest.raises(StorageError, match="the program ends"):
+        await writer.put(2)
+    assert written == [1]
+
+
 # --- Pins ---
 
 
