@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import io
 import signal
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from bankproject.demo import installation as setup
 from bankproject.demo.processes import DemoError, Programs
 from bankproject.demo.scenario import EXPECTED, play
 from bankproject.demo.transcript import Transcript
+from clients.display import print_whatever_comes
 
 FAILED: Final = 1
 
@@ -27,10 +27,7 @@ FAILED: Final = 1
 def main() -> int:
     """Return the exit status: 0 if everything came out as it has to."""
     options = _parser().parse_args()
-    for stream in (sys.stdout, sys.stderr):
-        # Names and rules of the transcript are Unicode; a terminal that isn't gets escapes.
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    print_whatever_comes()
     console = Console(highlight=False, soft_wrap=True)
     # SIGTERM is an interruption too: whatever was started is stopped, and the folder goes.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
