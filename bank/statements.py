@@ -84,8 +84,8 @@ def start(connection: BaseDatabaseWrapper, sql: str, parameters: Sequence[Any] =
     :param sql: with ``%s`` for each parameter, and no other percent sign that isn't doubled.
     """
     if _is_watched(connection):
-        watched: Cursor = connection.cursor()
-        watched.execute(sql, parameters)  # type: ignore[attr-defined]  # only rows matter otherwise
+        watched = connection.cursor()
+        watched.execute(sql, parameters)
         return watched
     if connection.vendor == "postgresql":
         # Not Django's own cursor: that one writes the parameters into the text.

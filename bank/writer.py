@@ -149,16 +149,17 @@ class _Table:
         by_name = {field.attname: field for field in model._meta.concrete_fields}
         self._fields: list[Field[Any, Any]] = [by_name[name] for name in row.__slots__]
         columns = ", ".join(f'"{field.column}"' for field in self._fields)
-        self._head = f'INSERT INTO "{model._meta.db_table}" ({columns}) '
-
-    @property
-    def insertion_of_one(self) -> str:
+        head = f'INSERT INTO "{model._meta.db_table}" ({columns}) '
+        self.insertion_of_one: Final = f"{head}VALUES ({', '.join(['%s'] * len(self._fields))})"
         """SQL with a parameter for each value of a row."""
-        return f"{self._head}VALUES ({', '.join(['%s'] * len(self._fields))})"
-
-    @property
-    def insertion_of_json(self) -> str:
+        self.insertion_of_json: Final = head + self._selection_from_json()
         """PostgreSQL's SQL with one parameter: an array of rows as JSON, bytes as base64."""
+        # Each attribute with the field that prepares its values; None for those that need nothing.
+        self._prepared: Final = [
+            (field.attname, None if is_plain(field) else field) for field in self._fields
+        ]
+
+    def _selection_from_json(self) -> str:
         values, columns = [], []
         for column in self._fields:
             stored = _JSON_COLUMNS[_stored_type(column)]
@@ -166,19 +167,16 @@ class _Table:
             values.append(f"decode({name}, 'base64')" if stored == "bytea" else name)
             columns.append(f"{name} {'text' if stored == 'bytea' else stored}")
         recordset = f"json_to_recordset(%s::json) AS given({', '.join(columns)})"
-        return f"{self._head}SELECT {', '.join(values)} FROM {recordset}"  # noqa: S608 - names of the model
+        return f"SELECT {', '.join(values)} FROM {recordset}"  # noqa: S608 - names of the model
 
     def values(self, rows: Sequence[_Row], connection: BaseDatabaseWrapper) -> list[list[Any]]:
         """Return the rows as the database's driver takes them."""
-        prepared = [
-            (column.attname, None if is_plain(column) else column) for column in self._fields
-        ]
         return [
             [
                 getattr(row, name)
                 if column is None
                 else column.get_db_prep_save(getattr(row, name), connection)
-                for name, column in prepared
+                for name, column in self._prepared
             ]
             for row in rows
         ]

@@ -25,6 +25,7 @@ from clients.errors import (
 from clients.outgoing import Again, Answered, Hopeless, Outgoing, Unbelievable, Verdict
 from clients.peers import Peers
 from clients.retry import TRY_JITTER, RetryPolicy
+from clients.waiting import fail
 from protocol import limits
 from protocol.bundles import Bundle
 from protocol.client_events import (
@@ -130,8 +131,7 @@ class Client:
         self.directory.fail(failure)
         for sending in self._sendings.values():
             if not sending.done.done():
-                _set_failure(sending.done, failure)
-                sending.done.exception()  # nobody may wait for it any more; that is no complaint
+                fail(sending.done, failure)
 
     async def wait_ready(self, seconds: float) -> None:
         """Wait until this client is registered.
@@ -203,7 +203,7 @@ class Client:
         now = self.clock()
         done: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
         if self._runner is not None and self._runner.done():
-            _set_failure(done, RelayUnreachableError("the connection to the relay was closed"))
+            fail(done, RelayUnreachableError("the connection to the relay was closed"))
             return done
         self._sendings[outgoing.id] = _Sending(outgoing, done)
         events = self.protocol.begin(
@@ -342,7 +342,7 @@ class Client:
 
     def _fail(self, sending: _Sending, error: RefusedError) -> None:
         if isinstance(error, PeerKeyChangedError) and not sending.done.done():
-            _set_failure(sending.done, error)
+            fail(sending.done, error)
         events = self.protocol.refused(sending.outgoing.id, error.code, error.detail)
         self.connection.apply(events)
 
@@ -352,8 +352,3 @@ class Client:
         now = self.clock()
         ttl_ms = max(0, min(outgoing.ttl_ms(now), limits.TTL_MS_MAX))
         self.connection.apply(self.protocol.dispatch(outgoing.id, body, ttl_ms, now))
-
-
-def _set_failure(done: asyncio.Future[Ended], error: BaseException) -> None:
-    done.set_exception(error)
-    done.exception()  # looked at: whoever sent it may not be waiting for it any more

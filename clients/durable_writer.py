@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from clients.errors import StorageError
+from clients.waiting import fail
 
 __all__ = ["DurableWriter"]
 
@@ -68,7 +69,8 @@ class DurableWriter(Generic[T]):
             failure = StorageError("nothing is written any more: the program ends")
             failure.__cause__ = error
             for _, done in batch:
-                _fail(done, failure)
+                if not done.done():
+                    fail(done, failure)
             return
         self._running.add_done_callback(lambda running: self._finish(batch, running))
 
@@ -87,9 +89,3 @@ class DurableWriter(Generic[T]):
             else:
                 done.set_result(None)
         self._start()
-
-
-def _fail(done: asyncio.Future[None], failure: StorageError) -> None:
-    if not done.done():
-        done.set_exception(failure)
-        done.exception()  # looked at: whoever handed it over may not be waiting any more

@@ -45,6 +45,7 @@ __all__ = [
     "OutgoingOrder",
     "OutgoingQuery",
     "SealedToBank",
+    "check_evidence",
     "check_receipt",
     "envelope_to",
     "key_for",

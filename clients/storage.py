@@ -106,32 +106,39 @@ class StateDirectory:
         return self.outbox.unfinished()
 
     def finished(self) -> list[OrderRecord]:
-        """Return the orders that have ended, oldest first, but for :meth:`damaged_receipts`."""
-        return [record for record in self._read_receipts() if isinstance(record, OrderRecord)]
+        """Return the orders that have ended, oldest first, but for those with damaged receipts."""
+        return self.read_receipts()[0]
 
-    def damaged_receipts(self) -> list[StorageError]:
-        """Return what is wrong with receipts that can't be read; the bank gives them again."""
-        return [error for error in self._read_receipts() if isinstance(error, StorageError)]
+    def read_receipts(self) -> tuple[list[OrderRecord], list[StorageError]]:
+        """Return the orders that have ended, oldest first, and what is wrong with other receipts.
 
-    def _read_receipts(self) -> Iterator[OrderRecord | StorageError | None]:
+        The bank gives damaged ones again.
+        """
+        records, damage = [], []
         for path in sorted(self.receipts.glob("*.json")):
             try:
-                yield _read_record(path)
+                record = _read_record(path)
             except StorageError as error:
-                yield error
+                damage.append(error)
+            else:
+                records.extend([record] if record is not None else [])
+        return records, damage
 
     def order(self, order_id: str) -> OrderRecord | None:
         """Return one order, ended or not; None if there is none here with this id.
 
         :raises StorageError: what there is of it is damaged.
         """
-        found = None if self._has_receipt(order_id) else self.outbox.find(order_id)
+        found = self._under_way(order_id)
         return found[1] if found is not None else _read_record(self.receipt_file(order_id))
 
     def file_of(self, order_id: str) -> Path:
         """Return the file that an order is in: its receipt, or a log of the outbox."""
-        found = None if self._has_receipt(order_id) else self.outbox.find(order_id)
+        found = self._under_way(order_id)
         return found[0] if found is not None else self.receipt_file(order_id)
+
+    def _under_way(self, order_id: str) -> tuple[Path, OrderRecord] | None:
+        return None if self._has_receipt(order_id) else self.outbox.find(order_id)
 
     def _has_receipt(self, order_id: str) -> bool:
         """Whether an order has ended: half a receipt counts for nothing, the bank has another."""

@@ -1,4 +1,4 @@
-"""Waiting for whatever comes first."""
+"""Waiting for whatever comes first, and failing what somebody may wait for."""
 
 from __future__ import annotations
 
@@ -6,7 +6,13 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
-__all__ = ["first_of"]
+__all__ = ["fail", "first_of"]
+
+
+def fail(done: asyncio.Future[Any], error: BaseException) -> None:
+    """Let a future raise an error, without a complaint where nobody waits for it any more."""
+    done.set_exception(error)
+    done.exception()
 
 
 async def first_of(

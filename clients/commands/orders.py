@@ -75,9 +75,8 @@ def orders(
 def _list(common: Common, display: Display, *, everything: bool, as_json: bool) -> None:
     config = common.read_config()
     state = StateDirectory(state_path(common, _client_id(common, config)))
-    records = state.unfinished() + (state.finished() if everything else [])
-    records.sort(key=lambda record: record.order_id)
-    damage = state.damaged_receipts() if everything else []
+    finished, damage = state.read_receipts() if everything else ([], [])
+    records = sorted(state.unfinished() + finished, key=lambda record: record.order_id)
     if as_json:
         display.json([_facts(state, record) for record in records])
     elif records:
@@ -107,6 +106,7 @@ def _client_id(common: Common, config: Config | None) -> str:
 
 def _facts(state: StateDirectory, record: OrderRecord) -> dict[str, object]:
     receipt = _unchecked_receipt(record)
+    file_of = state.receipt_file if record.has_ended else state.file_of
     return {
         "order_id": record.order_id,
         "operation": record.operation,
@@ -115,7 +115,7 @@ def _facts(state: StateDirectory, record: OrderRecord) -> dict[str, object]:
         "code": receipt.code if receipt is not None else None,
         "issued_at": record.issued_at,
         "expires_at": record.expires_at,
-        "file": str(state.file_of(record.order_id)),
+        "file": str(file_of(record.order_id)),
     }
 
 
