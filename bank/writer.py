@@ -186,7 +186,7 @@ _JSON_COLUMNS: Final = {
     "BigAutoField": "bigint",
     "BigIntegerField": "bigint",
     "BinaryField": "bytea",
-    # Not varchar: a cast to that cuts off what is too long, instead of refusing it.
+    # Not varchar(n): the column says what is too long; a cast would cut it off without a word.
     "CharField": "text",
     "DateField": "date",
     "DateTimeField": "timestamptz",

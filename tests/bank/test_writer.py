@@ -132,7 +132,9 @@ def test_what_is_too_long_is_refused(bank: SmallBank, name: str, portable: bool)
     too_long: dict[str, Any] = {name: "x" * 100}
     rows.orders.append(dataclasses.replace(order_row(bank, FIRST), **too_long))
     before = contents()
-    with pytest.raises(DatabaseError), transaction.atomic():
+    # A text that was cut off would break another rule: it has to be this one.
+    words = "too long" if connection.vendor == "postgresql" else "CHECK constraint failed"
+    with pytest.raises(DatabaseError, match=words), transaction.atomic():
         writer.write(rows, "default")
     assert contents() == before
 
