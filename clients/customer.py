@@ -79,7 +79,8 @@ class OrderResult:
     """How an order ended, or that this is not known.
 
     :param code: why it was refused; where the state is unknown, what was heard last (unproven).
-    :param file: where the record is: a receipt, or the entry in the outbox.
+    :param file: where the record is: the entry in the outbox, or the receipt, if it doesn't share
+        a file with many that ended at the same time (:meth:`StateDirectory.file_of` finds it then).
     """
 
     order_id: str
@@ -233,7 +234,7 @@ class Customer:
         if state is OrderState.UNKNOWN:
             file = self._state.file_of(record.order_id)
         else:
-            file = self._state.receipt_file(record.order_id)
+            file = self._state.receipts.own_file(record.order_id)
         return OrderResult(record.order_id, record.meaning, state, receipt, code, detail, file)
 
     def _save(self, record: OrderRecord, **changes: object) -> None:

@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import os
 import secrets
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ __all__ = [
     "make_private_folder",
     "put_all",
     "put_private",
+    "remove_leftovers",
     "sync_folder",
     "write_at",
 ]
@@ -31,6 +33,9 @@ __all__ = [
 FILE_MODE: Final = 0o600
 FOLDER_MODE: Final = 0o700
 OPEN_FILES_MAX: Final = 64
+UNFINISHED_SUFFIX: Final = ".tmp"
+LEFTOVER_SECONDS: Final = 3_600
+"""So old is no file that somebody is still writing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,16 @@ def make_private_folder(path: Path) -> None:
         path.chmod(FOLDER_MODE)
     except OSError as error:
         raise StorageError(f"{path} can't be used as a folder: {error.strerror}") from error
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what programs that were ended in the middle of writing have left unfinished."""
+    before = time.time() - LEFTOVER_SECONDS
+    for path in folder.glob(f".*{UNFINISHED_SUFFIX}"):
+        # It may be finished or removed by now, or be somebody else's: then it is not ours to judge.
+        with contextlib.suppress(OSError):
+            if path.stat().st_mtime < before:
+                path.unlink()
 
 
 def put_private(path: Path, data: bytes) -> None:
@@ -106,7 +121,7 @@ def _begin_writing(descriptor: int) -> None:
 
 def _write_unfinished(put: Put) -> tuple[Path, int]:
     # The name is random, so that two programs don't write into the same unfinished file.
-    path = put.path.with_name(f".{put.path.name}.{secrets.token_hex(4)}.tmp")
+    path = put.path.with_name(f".{put.path.name}.{secrets.token_hex(4)}{UNFINISHED_SUFFIX}")
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE)
     try:
         write_at(descriptor, put.data, 0)

@@ -16,7 +16,7 @@ import fcntl
 import os
 import threading
 import zlib
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,19 +60,19 @@ class Outbox:
     """The orders under way in one state directory, of this session and of others.
 
     :param locked: holds the state directory's lock for the moment of a change.
-    :param has_ended: whether the receipt of an order is safe.
+    :param open_among: returns those of some orders that have not ended: no receipt is safe.
     """
 
     def __init__(
         self,
         folder: Path,
         locked: Callable[[], AbstractContextManager[None]],
-        has_ended: Callable[[str], bool],
+        open_among: Callable[[Iterable[str]], set[str]],
     ) -> None:
         make_private_folder(folder)
         self.folder = folder
         self._locked = locked
-        self._has_ended = has_ended
+        self._open_among = open_among
         self._current: _Log | None = None
         self._logs: dict[str, _Log] = {}
         # Appending and striking off happen in different threads.
@@ -161,10 +161,10 @@ class Outbox:
 
         :raises StorageError: a log is damaged; it is named.
         """
-        waiting = []
+        waiting: list[OrderRecord] = []
         for path, records in self._read_logs():
-            here = [record for record in records if not self._has_ended(record.order_id)]
-            waiting.extend(here)
+            here = self._open_among(record.order_id for record in records)
+            waiting.extend(record for record in records if record.order_id in here)
             if not here:
                 self._remove_left_log(path)
         return sorted(waiting, key=lambda record: record.order_id)
@@ -192,7 +192,7 @@ class Outbox:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 # Looked at once more: nobody appends any more, but somebody may have until now.
-                if all(self._has_ended(record.order_id) for record in _read_lines(path)):
+                if not self._open_among(record.order_id for record in _read_lines(path)):
                     path.unlink()
             except BlockingIOError:
                 return

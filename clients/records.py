@@ -72,19 +72,20 @@ def encode_record(record: OrderRecord) -> bytes:
     return msgspec.json.encode(record)
 
 
-def decode_record(data: bytes, path: Path) -> OrderRecord:
-    """Return the record in a file, a receipt for example.
+def decode_record(data: bytes, path: Path, line: int | None = None) -> OrderRecord:
+    """Return the record in a file, a receipt for example, or in a line of a file.
 
-    :param path: where it is, for the error.
+    :param path: where it is, for the error; and ``line``, counted from 1.
     :raises StorageError: it is no record, or of a later version.
     """
+    where = str(path) if line is None else f"line {line} of {path}"
     try:
         record = msgspec.json.decode(data, type=OrderRecord)
         unb64u(record.evidence)
         unb64u(record.reply_key)
         bytes.fromhex(record.bank_fingerprint)
     except (msgspec.DecodeError, ValueError) as error:
-        raise StorageError(f"{path} is no order or receipt, or is damaged: {error}") from error
+        raise StorageError(f"{where} is no order or receipt, or is damaged: {error}") from error
     if record.version != RECORD_VERSION:
-        raise StorageError(f"{path} is of version {record.version}, which is not known")
+        raise StorageError(f"{where} is of version {record.version}, which is not known")
     return record

@@ -3,7 +3,8 @@
 ::
 
     outbox/ORDER.log      orders from before their first send until they have ended for certain
-    receipts/ORDER.json   an order that has ended, with the bank's signed receipt and bundle
+    receipts/ORDER.json   an order that has ended, with the bank's signed receipt and bundle;
+                          many that end together share one file (:mod:`clients.receipts`)
     inbox/MESSAGE.json    a message that was acknowledged and not yet shown
     seen.log              which messages were received, until they expire
     pins.json             whose key is whose, and the names of relays
@@ -24,9 +25,10 @@ from typing import Final
 import msgspec
 
 from clients.errors import StorageError
-from clients.files import Put, locked, make_private_folder, put_all, put_private
+from clients.files import locked, make_private_folder, put_private, remove_leftovers
 from clients.outbox import Outbox
-from clients.records import OrderRecord, decode_record, encode_record
+from clients.receipts import Receipts
+from clients.records import OrderRecord
 from protocol.identifiers import ClientId, Milliseconds, UuidText
 
 __all__ = ["StateDirectory", "StoredMessage"]
@@ -59,14 +61,15 @@ class StateDirectory:
         :raises StorageError: the directory can't be used.
         """
         self.path = path
-        self.receipts = path / "receipts"
+        self.receipts = Receipts(path / "receipts")
         self.inbox = path / "inbox"
         self.pins_file = path / "pins.json"
         self.seen_file = path / "seen.log"
         self._lock_file = path / "lock"
-        for folder in (path, self.receipts, self.inbox):
+        for folder in (path, self.receipts.folder, self.inbox):
             make_private_folder(folder)
-        self.outbox = Outbox(path / "outbox", self.locked, self._has_receipt)
+            remove_leftovers(folder)
+        self.outbox = Outbox(path / "outbox", self.locked, self.receipts.missing)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -89,14 +92,8 @@ class StateDirectory:
         """
         if not all(record.has_ended for record in records):
             raise ValueError("the order has not ended")
-        put_all(
-            Put(self.receipt_file(record.order_id), _receipt_file_of(record)) for record in records
-        )
+        self.receipts.keep(records)
         self.outbox.strike_off([record.order_id for record in records])
-
-    def receipt_file(self, order_id: str) -> Path:
-        """Where the receipt of an order is, or will be."""
-        return self.receipts / f"{order_id}.json"
 
     def unfinished(self) -> list[OrderRecord]:
         """Return the orders whose outcome is not known, oldest first.
@@ -107,45 +104,27 @@ class StateDirectory:
 
     def finished(self) -> list[OrderRecord]:
         """Return the orders that have ended, oldest first, but for those with damaged receipts."""
-        return self.read_receipts()[0]
-
-    def read_receipts(self) -> tuple[list[OrderRecord], list[StorageError]]:
-        """Return the orders that have ended, oldest first, and what is wrong with other receipts.
-
-        The bank gives damaged ones again.
-        """
-        records, damage = [], []
-        for path in sorted(self.receipts.glob("*.json")):
-            try:
-                record = _read_record(path)
-            except StorageError as error:
-                damage.append(error)
-            else:
-                records.extend([record] if record is not None else [])
-        return records, damage
+        return [record for _, record in self.receipts.read()[0]]
 
     def order(self, order_id: str) -> OrderRecord | None:
         """Return one order, ended or not; None if there is none here with this id.
 
         :raises StorageError: what there is of it is damaged.
         """
-        found = self._under_way(order_id)
-        return found[1] if found is not None else _read_record(self.receipt_file(order_id))
+        found = self._find(order_id)
+        return found[1] if found is not None else None
 
     def file_of(self, order_id: str) -> Path:
-        """Return the file that an order is in: its receipt, or a log of the outbox."""
-        found = self._under_way(order_id)
-        return found[0] if found is not None else self.receipt_file(order_id)
+        """Return the file that an order is in, or will be: its receipt, or a log of the outbox."""
+        found = self._find(order_id)
+        return found[0] if found is not None else self.receipts.own_file(order_id)
 
-    def _under_way(self, order_id: str) -> tuple[Path, OrderRecord] | None:
-        return None if self._has_receipt(order_id) else self.outbox.find(order_id)
-
-    def _has_receipt(self, order_id: str) -> bool:
-        """Whether an order has ended: half a receipt counts for nothing, the bank has another."""
-        try:
-            return _read_record(self.receipt_file(order_id)) is not None
-        except StorageError:
-            return False
+    def _find(self, order_id: str) -> tuple[Path, OrderRecord] | None:
+        """A damaged receipt counts for nothing while the order is in the outbox."""
+        under_way = None
+        if self.receipts.missing([order_id]):
+            under_way = self.outbox.find(order_id)
+        return under_way or self.receipts.find(order_id)
 
     # --- Messages that wait to be shown ---
 
@@ -175,16 +154,3 @@ class StateDirectory:
 
     def _message_file(self, message: StoredMessage) -> Path:
         return self.inbox / f"{message.id}-{message.sender}.json"
-
-
-def _receipt_file_of(record: OrderRecord) -> bytes:
-    # People look into these files.
-    return msgspec.json.format(encode_record(record), indent=2) + b"\n"
-
-
-def _read_record(path: Path) -> OrderRecord | None:
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        return None
-    return decode_record(data, path)

@@ -23,7 +23,8 @@ from clients.display import Display, amount_text, time_text
 from clients.errors import ClientError, RefusedError, StorageError, UsageError
 from clients.orders import check_evidence, check_receipt, meaning_of
 from clients.outcomes import ExitStatus, balance_text, order_text, status_of
-from clients.records import OrderRecord, decode_record
+from clients.receipts import read_receipt_file
+from clients.records import OrderRecord
 from clients.session import Session
 from clients.storage import StateDirectory
 from clients.words import in_words
@@ -75,12 +76,13 @@ def orders(
 def _list(common: Common, display: Display, *, everything: bool, as_json: bool) -> None:
     config = common.read_config()
     state = StateDirectory(state_path(common, _client_id(common, config)))
-    finished, damage = state.read_receipts() if everything else ([], [])
-    records = sorted(state.unfinished() + finished, key=lambda record: record.order_id)
+    finished, damage = state.receipts.read() if everything else ([], [])
+    waiting = [(state.file_of(record.order_id), record) for record in state.unfinished()]
+    found = sorted(waiting + finished, key=lambda pair: pair[1].order_id)
     if as_json:
-        display.json([_facts(state, record) for record in records])
-    elif records:
-        _say_table(display, records)
+        display.json([_facts(file, record) for file, record in found])
+    elif found:
+        _say_table(display, [record for _, record in found])
     else:
         display.say("no orders" if everything else "no unfinished orders")
     if damage:
@@ -104,9 +106,8 @@ def _client_id(common: Common, config: Config | None) -> str:
     return open_key(common, config)[1].client_id
 
 
-def _facts(state: StateDirectory, record: OrderRecord) -> dict[str, object]:
+def _facts(file: Path, record: OrderRecord) -> dict[str, object]:
     receipt = _unchecked_receipt(record)
-    file_of = state.receipt_file if record.has_ended else state.file_of
     return {
         "order_id": record.order_id,
         "operation": record.operation,
@@ -115,7 +116,7 @@ def _facts(state: StateDirectory, record: OrderRecord) -> dict[str, object]:
         "code": receipt.code if receipt is not None else None,
         "issued_at": record.issued_at,
         "expires_at": record.expires_at,
-        "file": str(file_of(record.order_id)),
+        "file": str(file),
     }
 
 
@@ -169,7 +170,8 @@ async def _finish_one(session: Session, record: OrderRecord, display: Display) -
 
 def _send_again(common: Common, order_id: str, display: Display, *, as_json: bool) -> None:
     setup = setup_of(common)
-    record = StateDirectory(setup.state_path).order(order_id)
+    state = StateDirectory(setup.state_path)
+    record = state.order(order_id)
     if record is None:
         raise UsageError(f"there is no order {order_id} in {setup.state_path}")
 
@@ -183,10 +185,12 @@ def _send_again(common: Common, order_id: str, display: Display, *, as_json: boo
     if not same:
         raise ClientError(
             f"the bank gave another receipt for order {order_id} than before. Keep both: "
-            f"{result.file}"
+            f"{state.file_of(order_id)}"
         )
     if as_json:
-        display.json({"order_id": order_id, "same_receipt": True, "file": str(result.file)})
+        display.json(
+            {"order_id": order_id, "same_receipt": True, "file": str(state.file_of(order_id))}
+        )
     else:
         display.say(f"the same receipt, byte for byte: {_outcome(record)} ({record.meaning})")
 
@@ -199,6 +203,12 @@ def verify(
     common: Common,
     receipt: Annotated[Path, typer.Argument(help="A file from the receipts folder.")],
     *,
+    order: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ORDER_ID", help="Only that of one order, in a file that many orders share."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """Check a receipt without any connection: is it this bank's word on exactly this order?
@@ -214,15 +224,31 @@ def verify(
     if bank is None:
         raise UsageError("whose receipt should it be? Give --config or --bank-fingerprint")
     display = Display()
-    try:
-        record = decode_record(receipt.read_bytes(), receipt)
-    except OSError as error:
-        raise UsageError(f"{receipt} can't be read: {error.strerror}") from error
-    checked, bundle = _verified(record, bank, receipt)
+    records = _receipts_in(receipt, order)
+    verified = [(record, *_verified(record, bank, receipt)) for record in records]
     if as_json:
-        display.json(checked)
+        found = [checked for _, checked, _ in verified]
+        display.json(found[0] if len(found) == 1 else found)
         return
-    _say_verified(display, record, checked, bundle)
+    for number, (record, checked, bundle) in enumerate(verified):
+        if number:
+            display.say("")
+        _say_verified(display, record, checked, bundle)
+
+
+def _receipts_in(file: Path, order_id: str | None) -> list[OrderRecord]:
+    """Return the receipts in a file, or the one of an order.
+
+    :raises UsageError: the file can't be read, or has none (of that order).
+    """
+    try:
+        records = read_receipt_file(file)
+    except OSError as error:
+        raise UsageError(f"{file} can't be read: {error.strerror}") from error
+    wanted = [record for record in records if order_id in (None, record.order_id)]
+    if not wanted:
+        raise UsageError(f"{file} has no receipt" + (f" of order {order_id}" if order_id else ""))
+    return wanted
 
 
 def _verified(record: OrderRecord, bank: BankPin, path: Path) -> tuple[Receipt, Bundle]:

@@ -56,7 +56,7 @@ def state(tmp_path: Path) -> StateDirectory:
 
 def test_everything_is_private(state: StateDirectory) -> None:
     state.outbox.add([record()])
-    for path in (state.path, state.outbox.folder, state.receipts, state.inbox):
+    for path in (state.path, state.outbox.folder, state.receipts.folder, state.inbox):
         assert stat.S_IMODE(path.stat().st_mode) == 0o700
     [file] = state.outbox.folder.iterdir()
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
@@ -83,7 +83,7 @@ def test_an_order_moves_to_the_receipts(state: StateDirectory) -> None:
     assert state.order(record(1).order_id) == ended(1)
     assert state.order(record(2).order_id) == record(2)
     assert state.order(record(3).order_id) is None
-    assert state.file_of(record(1).order_id).parent == state.receipts
+    assert state.file_of(record(1).order_id).parent == state.receipts.folder
     assert state.file_of(record(2).order_id).parent == state.outbox.folder
     with pytest.raises(ValueError, match="has not ended"):
         state.archive([record(2)])
@@ -91,10 +91,10 @@ def test_an_order_moves_to_the_receipts(state: StateDirectory) -> None:
 
 def test_a_damaged_receipt_hides_no_other(state: StateDirectory) -> None:
     state.archive([ended(1), ended(2)])
-    path = state.receipt_file(record(1).order_id)
+    path = state.receipts.own_file(record(1).order_id)
     path.write_bytes(path.read_bytes()[:-40])
     assert state.finished() == [ended(2)]
-    _, [damage] = state.read_receipts()
+    _, [damage] = state.receipts.read()
     assert str(path) in str(damage)
 
 

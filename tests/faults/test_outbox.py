@@ -25,7 +25,7 @@ def half_of(path: Path) -> bytes:
 
 def before_the_receipt(state: StateDirectory, kept: Path, name: str) -> None:
     """The order was sent and booked; the receipt never got to the disk."""
-    (state.receipts / name).unlink()
+    (state.receipts.folder / name).unlink()
     put_back(state, kept)
 
 
@@ -34,19 +34,19 @@ def put_back(state: StateDirectory, kept: Path) -> None:
 
 
 def in_the_middle_of_the_receipt(state: StateDirectory, kept: Path, name: str) -> None:
-    half = half_of(state.receipts / name)
+    half = half_of(state.receipts.folder / name)
     before_the_receipt(state, kept, name)
-    (state.receipts / f".{name}.0badcafe.tmp").write_bytes(half)
+    (state.receipts.folder / f".{name}.0badcafe.tmp").write_bytes(half)
 
 
 def a_receipt_that_the_disk_lost_half_of(state: StateDirectory, kept: Path, name: str) -> None:
     """A disk that lies about what it has written can do this."""
-    (state.receipts / name).write_bytes(half_of(state.receipts / name))
+    (state.receipts.folder / name).write_bytes(half_of(state.receipts.folder / name))
     put_back(state, kept)
 
 
 def an_empty_receipt(state: StateDirectory, kept: Path, name: str) -> None:
-    (state.receipts / name).write_bytes(b"")
+    (state.receipts.folder / name).write_bytes(b"")
     put_back(state, kept)
 
 
@@ -102,7 +102,7 @@ def test_every_cut_is_survived(installation: Installation, tmp_path: Path) -> No
     record = asyncio.run(order_and_keep_the_outbox(installation, kept))
     kept.write_bytes(kept.read_bytes().rstrip(b"\0"))  # what is reserved for more orders
     assert differences(ADA, state, [ORDER]) == []
-    receipt = state.receipt_file(record.order_id)
+    receipt = state.receipts.own_file(record.order_id)
     whole = receipt.read_bytes()
     for cut in CUTS:
         cut(state, kept, receipt.name)
