@@ -23,7 +23,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
-from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import (
     BigIntegerField,
     BinaryField,
@@ -46,7 +45,7 @@ from bank.models import (
     Person,
     PersonStatus,
 )
-from bank.statements import alone
+from bank.statements import Conversation, conversation
 from protocol.errors import Code
 
 __all__ = [
@@ -214,21 +213,19 @@ def load_grants(
     :param account_ids: primary keys of the accounts that decisions may be about.
     :param using: the database alias.
     """
-    with alone(using) as connection:
+    with conversation(using) as talk:
         persons, accounts = set(person_ids), set(account_ids)
         return GrantsReading(
-            _GRANTS_BY_KEY.start(connection, persons=persons, accounts=accounts)
+            _GRANTS_BY_KEY.start(talk, persons=persons, accounts=accounts)
         ).result()
 
 
-def start_grants(
-    connection: BaseDatabaseWrapper, persons: set[int], numbers: set[str]
-) -> GrantsReading:
+def start_grants(talk: Conversation, persons: set[int], numbers: set[str]) -> GrantsReading:
     """Begin what :func:`load_grants` does, inside a block of ``bank.statements``.
 
     :param numbers: of the accounts that decisions may be about, beside the bank's own.
     """
-    return GrantsReading(_GRANTS_BY_NUMBER.start(connection, persons=persons, accounts=numbers))
+    return GrantsReading(_GRANTS_BY_NUMBER.start(talk, persons=persons, accounts=numbers))
 
 
 @dataclass(frozen=True, slots=True)

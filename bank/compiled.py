@@ -18,7 +18,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Field, ForeignKey, Lookup, QuerySet
 from django.db.models.sql.compiler import SQLCompiler
 
-from bank.statements import Cursor, alone, start
+from bank.statements import Conversation, Cursor, conversation
 
 __all__ = ["CompiledQuery", "Pending", "Slot", "is_plain"]
 
@@ -80,16 +80,17 @@ class CompiledQuery:
 
         :param slots: the values for every slot, by its name.
         """
-        with alone(using) as connection:
-            return self.start(connection, **slots).rows()
+        with conversation(using) as talk:
+            return self.start(talk, **slots).rows()
 
-    def start(self, connection: BaseDatabaseWrapper, **slots: Collection[Any]) -> Pending:
+    def start(self, talk: Conversation, **slots: Collection[Any]) -> Pending:
         """Start the query inside a block of :mod:`bank.statements`."""
-        plan = self._plans.get(connection.vendor)
+        connection = talk.connection
+        plan = self._plans.get(talk.vendor)
         if plan is None:
-            plan = self._plans[connection.vendor] = _compile(self._build(), connection)
+            plan = self._plans[talk.vendor] = _compile(self._build(), connection)
         values = [_bind(parameter, slots, connection) for parameter in plan.parameters]
-        return Pending(plan, start(connection, plan.sql, values), connection)
+        return Pending(plan, talk.start(plan.sql, values), connection)
 
 
 @dataclass(frozen=True, slots=True)

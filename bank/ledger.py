@@ -8,7 +8,8 @@ Every order is decided exactly once, whatever happens on the way:
    answer;
 3. where the database can't say yes to the whole (a deadlock with somebody else, the same order on
    another connection at the same moment), do the whole again, then its halves, so that one
-   order can't fail its neighbours.
+   order can't fail its neighbours;
+4. where it doesn't say whether it has committed, do the whole again, too: the ids tell.
 
 READ COMMITTED is enough, because everything that decides is either under the lock or read after
 it in a statement of its own.
@@ -26,7 +27,7 @@ from datetime import datetime
 from typing import Any, Final
 
 import structlog
-from django.db import DatabaseError, connections, transaction
+from django.db import connections
 from django.db.models import QuerySet
 
 from bank import locking
@@ -34,12 +35,12 @@ from bank.authorization import Grants, start_grants
 from bank.compiled import CompiledQuery, Slot
 from bank.database_faults import Fault, fault_of
 from bank.deciding import Decider, Posting, accounts_of
-from bank.errors import LedgerError, LedgerUnavailableError, OutcomeUnknownError
+from bank.errors import LedgerUnavailableError, OutcomeUnknownError
 from bank.incoming import BankIdentity, IncomingOrder, OrderOutcome
 from bank.models import Order, OrderResult
 from bank.receipts import balance_line, receipt_of, stored_receipt
 from bank.sequence import Numbers, draw_numbers
-from bank.statements import together
+from bank.statements import Conversation, booking
 from bank.writer import EntryRow, LedgerWriter, OrderRow, TransferRow, WriteSet, writer_for
 from protocol.banking import SignedReceipt, TransferLine
 from protocol.encoding import unb64u
@@ -112,21 +113,43 @@ def book(
     :param using: the database alias; no transaction may be open there.
     :raises LedgerUnavailableError: the database can't be reached; nothing of what was not answered
         is recorded, but an earlier half of the batch may be.
-    :raises OutcomeUnknownError: the database did not say whether it committed. Say nothing about
-        these orders: whoever sends one again finds out.
+    :raises OutcomeUnknownError: the database did not say whether it committed, and did not answer
+        when it was asked. Say nothing about these orders: whoever sends one again finds out.
     """
     if not batch:
         return []
     chosen = writer or writer_for(connections[using].vendor)
-    fault = Fault.POISONED
+    found = _book_together(batch, bank, using, chosen)
+    if not isinstance(found, Fault):
+        return found
+    if len(batch) == 1:
+        return [_not_booked(found)]
+    middle = len(batch) // 2
+    return [
+        *book(batch[:middle], bank, using=using, writer=chosen),
+        *book(batch[middle:], bank, using=using, writer=chosen),
+    ]
+
+
+def _book_together(
+    batch: Sequence[IncomingOrder], bank: BankIdentity, using: str, writer: LedgerWriter
+) -> list[OrderOutcome] | Fault:
+    """Book the whole batch, or return why it can't be done together.
+
+    :raises LedgerError: as :func:`book`.
+    """
+    fault, unanswered = Fault.POISONED, False
     for attempt in range(ATTEMPTS_MAX):
         if attempt:
             # No order of theirs to blame: others held the rows, and a pause lets them finish.
             time.sleep(random.uniform(0, _PAUSE_SECONDS_MAX) * attempt)  # noqa: S311 - a pause
         try:
-            return _attempt(batch, bank, using, chosen)
-        except LedgerError:
-            raise
+            with booking(using) as talk:
+                return _Batch(bank, talk).run(batch, writer)
+        except OutcomeUnknownError:
+            # The same batch again finds out: what was committed after all is recorded.
+            fault, unanswered = Fault.DISCONNECTED, True
+            logger.warning("commit_unanswered", orders=len(batch))
         except Exception as error:  # a bug that one order meets must not fail its neighbours
             fault = fault_of(error)
             logger.warning("booking_failed", orders=len(batch), fault=fault, exc_info=True)
@@ -134,15 +157,11 @@ def book(
             connections[using].close()
         elif fault is Fault.POISONED:
             break
+    if unanswered:
+        raise OutcomeUnknownError
     if fault is Fault.DISCONNECTED:
         raise LedgerUnavailableError
-    if len(batch) == 1:
-        return [_not_booked(fault)]
-    middle = len(batch) // 2
-    return [
-        *book(batch[:middle], bank, using=using, writer=chosen),
-        *book(batch[middle:], bank, using=using, writer=chosen),
-    ]
+    return fault
 
 
 def _not_booked(fault: Fault) -> OrderOutcome:
@@ -152,29 +171,12 @@ def _not_booked(fault: Fault) -> OrderOutcome:
     return OrderOutcome(Code.INTERNAL, detail="the order could not be recorded")
 
 
-def _attempt(
-    batch: Sequence[IncomingOrder], bank: BankIdentity, using: str, writer: LedgerWriter
-) -> list[OrderOutcome]:
-    """Book the batch in one transaction."""
-    committing = False
-    try:
-        with transaction.atomic(using=using, durable=True):
-            outcomes = _Batch(bank, using).run(batch, writer)
-            committing = True
-    except DatabaseError as error:
-        if committing and fault_of(error) is Fault.DISCONNECTED:
-            connections[using].close()
-            raise OutcomeUnknownError from error
-        raise
-    return outcomes
-
-
 class _Batch:
     """One attempt: what was read, and what will be written."""
 
-    def __init__(self, bank: BankIdentity, using: str) -> None:
+    def __init__(self, bank: BankIdentity, talk: Conversation) -> None:
         self._bank = bank
-        self._using = using
+        self._talk = talk
         self._recorded: dict[_Key, _Recorded] = {}
         self._rows = WriteSet()
 
@@ -190,7 +192,7 @@ class _Batch:
                 outcomes.append(self._repeat(incoming))
             else:
                 outcomes.append(self._decide(decider, incoming, numbers, drawn))
-        writer.write(self._rows, self._using)
+        writer.write(self._rows, self._talk)
         return outcomes
 
     def _lock_and_read(
@@ -202,16 +204,16 @@ class _Batch:
         before has ended: what is read after the locks is what the locks waited for.
         """
         numbers, kinds = _accounts_named(batch)
-        own = locking.own_accounts(numbers, kinds, self._using)
+        talk = self._talk
+        own = locking.own_accounts(talk, numbers, kinds)
         persons = {incoming.person_id for incoming in batch}
-        with together(self._using) as connection:
-            locks = locking.start_locking(connection, numbers, own)
-            recorded = _RECORDED.start(connection, order_ids={order_id for _, order_id in keys})
-            grants = start_grants(connection, persons, numbers)
-            drawing = draw_numbers(connection, len(batch))
-            accounts = locks.result()
-            self._remember_recorded(set(keys), recorded.rows())
-            return accounts, grants.result(), drawing.result()
+        locks = locking.start_locking(talk, numbers, own)
+        recorded = _RECORDED.start(talk, order_ids={order_id for _, order_id in keys})
+        grants = start_grants(talk, persons, numbers)
+        drawing = draw_numbers(talk, len(batch))
+        accounts = locks.result()
+        self._remember_recorded(set(keys), recorded.rows())
+        return accounts, grants.result(), drawing.result()
 
     def _remember_recorded(self, wanted: set[_Key], rows: Sequence[tuple[Any, ...]]) -> None:
         for person_id, order_id, evidence_hash, code, receipt, signature in rows:

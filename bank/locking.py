@@ -16,11 +16,11 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Final
 
-from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import OuterRef, Q, QuerySet, Subquery
 
 from bank.compiled import CompiledQuery, Pending, Slot
 from bank.models import Account, Currency
+from bank.statements import Conversation
 
 __all__ = ["LockedAccount", "Locking", "for_update", "own_accounts", "start_locking"]
 
@@ -95,7 +95,7 @@ _OWN_ACCOUNTS: Final = CompiledQuery(_own_accounts)
 _ACCOUNTS_UNDER_LOCK: Final = CompiledQuery(_accounts_under_lock)
 
 
-def own_accounts(numbers: Collection[str], kinds: Collection[str], using: str) -> list[int]:
+def own_accounts(talk: Conversation, numbers: Collection[str], kinds: Collection[str]) -> list[int]:
     """Return the keys of the bank's own accounts that are needed beside named ones.
 
     Which ones these are never changes once there are entries, so they are read without a lock,
@@ -106,7 +106,7 @@ def own_accounts(numbers: Collection[str], kinds: Collection[str], using: str) -
     """
     if not kinds:
         return []
-    return [key for (key,) in _OWN_ACCOUNTS.rows(using, numbers=numbers, kinds=kinds)]
+    return [key for (key,) in _OWN_ACCOUNTS.start(talk, numbers=numbers, kinds=kinds).rows()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,15 +120,13 @@ class Locking:
         return [LockedAccount(*row) for row in self._rows.rows()]
 
 
-def start_locking(
-    connection: BaseDatabaseWrapper, numbers: Collection[str], own: Collection[int]
-) -> Locking:
-    """Begin to lock accounts until the transaction ends, inside a block of ``bank.statements``.
+def start_locking(talk: Conversation, numbers: Collection[str], own: Collection[int]) -> Locking:
+    """Begin to lock accounts until the transaction ends.
 
-    What is started after it in the same block runs once the locks are held.
+    What is started after it runs once the locks are held.
 
-    :param connection: a transaction must be open there.
+    :param talk: in a transaction.
     :param numbers: of the accounts that orders name; there may be none of that number.
     :param own: keys of the bank's own.
     """
-    return Locking(_ACCOUNTS_UNDER_LOCK.start(connection, numbers=numbers, own=own))
+    return Locking(_ACCOUNTS_UNDER_LOCK.start(talk, numbers=numbers, own=own))

@@ -10,9 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
-from django.db.backends.base.base import BaseDatabaseWrapper
-
-from bank.statements import Cursor, start
+from bank.statements import Conversation, Cursor
 
 __all__ = ["Drawing", "Numbers", "draw_numbers", "milliseconds", "value_date_ms", "value_date_of"]
 
@@ -80,8 +78,8 @@ class Drawing:
         return Numbers(now.replace(microsecond=now.microsecond // 1000 * 1000), numbers)
 
 
-def draw_numbers(connection: BaseDatabaseWrapper, count: int) -> Drawing:
+def draw_numbers(talk: Conversation, count: int) -> Drawing:
     """Begin to draw ``count`` (at least 1) numbers; call it after the accounts were locked."""
-    if connection.vendor == "postgresql":
-        return Drawing(start(connection, _POSTGRESQL_DRAW, [count]), count, connection.vendor)
-    return Drawing(start(connection, _SQLITE_DRAW), count, connection.vendor)
+    if talk.vendor == "postgresql":
+        return Drawing(talk.start(_POSTGRESQL_DRAW, [count]), count, talk.vendor)
+    return Drawing(talk.start(_SQLITE_DRAW), count, talk.vendor)

@@ -1,12 +1,14 @@
 """Statements of the hot path, given to the driver itself over Django's connection.
 
 Django's cursor looks at each statement in a dozen ways (its thread, wrappers, placeholders), which
-for a batch of one order takes longer than the database does. Connections, transactions and the
-translation of errors stay Django's; and whoever watches a connection, as
-``CaptureQueriesContext`` does, sees these statements as well.
+for a batch of one order takes longer than the database does. Connections and the translation of
+errors stay Django's; and whoever watches a connection, as ``CaptureQueriesContext`` does, sees
+these statements as well.
 
-On PostgreSQL statements are prepared, so each is planned once for a connection and not once for a
-batch, and those of one block travel together.
+A :class:`Conversation` starts statements and fetches what they return. On SQLite each is done at
+once. On PostgreSQL those that nobody needs a result of yet wait, and travel with the next one that
+somebody does (:mod:`bank.pipeline`); so a transaction begins with its first statements, and
+commits with its last.
 """
 
 from __future__ import annotations
@@ -16,14 +18,14 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, Final, Protocol
 
-import psycopg
-from django.db import DEFAULT_DB_ALIAS, connections
+from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-__all__ = ["Cursor", "alone", "keep_plans", "start", "start_many", "together"]
+from bank.database_faults import Fault, fault_of
+from bank.errors import OutcomeUnknownError
+from bank.pipeline import BEGIN, COMMIT, Pipeline
 
-PREPARE_AFTER: Final = 5
-"""The driver's own default; what :func:`start` runs is prepared the first time in any case."""
+__all__ = ["Conversation", "Cursor", "booking", "conversation", "keep_plans"]
 
 
 class Cursor(Protocol):
@@ -33,77 +35,91 @@ class Cursor(Protocol):
         """Return its rows, once."""
 
 
+class Statements(Protocol):
+    """Whoever carries statements to one kind of database."""
+
+    def start(self, sql: str, parameters: Sequence[Any] = ()) -> Cursor:
+        """Start a statement, with ``%s`` for each parameter and every other percent sign doubled.
+
+        A failure is raised here, where a result is fetched, or by :meth:`finish`.
+        """
+
+    def start_many(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
+        """Start a statement that returns nothing once for each row of parameters."""
+
+    def finish(self) -> None:
+        """Wait until everything that was started is done."""
+
+
+class Conversation:
+    """Statements on one of Django's connections, inside a block of this module."""
+
+    def __init__(self, connection: BaseDatabaseWrapper) -> None:
+        self.connection: Final = connection
+        self.vendor: Final[str] = connection.vendor
+        self._statements: Final = _statements_for(connection)
+        self.start: Final = self._statements.start
+        self.start_many: Final = self._statements.start_many
+        self.finish: Final = self._statements.finish
+
+
 @contextmanager
-def alone(using: str) -> Iterator[BaseDatabaseWrapper]:
-    """Run a statement, or several of which each needs the result of the one before.
+def conversation(using: str) -> Iterator[Conversation]:
+    """Hold a conversation within whatever transaction is open.
 
     Fetch inside the block; errors are Django's.
     """
     connection = connections[using]
     connection.ensure_connection()
-    with connection.wrap_database_errors, _preparing(connection):
-        yield connection
+    with connection.wrap_database_errors:
+        talk = Conversation(connection)
+        yield talk
+        talk.finish()
 
 
 @contextmanager
-def together(using: str) -> Iterator[BaseDatabaseWrapper]:
-    """Run several statements; on PostgreSQL all are sent before the first one is answered.
+def booking(using: str) -> Iterator[Conversation]:
+    """Hold a conversation in a transaction of its own, committed at the end of the block.
 
-    Start all of them, then fetch, inside the block. Errors come, as Django's, where a result is
-    fetched, or else at the end of the block.
+    :raises OutcomeUnknownError: the connection was lost while it committed; it is closed.
     """
-    with alone(using) as connection:
-        if connection.vendor == "postgresql":
-            with connection.connection.pipeline():
-                yield connection
-        else:
-            yield connection
+    committing = False
+    try:
+        with _transaction(using) as talk:
+            yield talk
+            committing = True
+    except DatabaseError as error:
+        if committing and fault_of(error) is Fault.DISCONNECTED:
+            connections[using].close()
+            raise OutcomeUnknownError from error
+        raise
 
 
 @contextmanager
-def _preparing(connection: BaseDatabaseWrapper) -> Iterator[None]:
-    """Allow to prepare, for the length of a block.
-
-    Django forbids it, and rightly for its own cursor: the driver would remember every text, and
-    all values are part of those.
-    """
-    if connection.vendor != "postgresql":
-        yield
+def _transaction(using: str) -> Iterator[Conversation]:
+    connection = connections[using]
+    connection.ensure_connection()
+    if not _is_piped(connection) or connection.in_atomic_block:
+        with transaction.atomic(using=using, durable=True), conversation(using) as talk:
+            yield talk
         return
     driver = connection.connection
-    driver.prepare_threshold = PREPARE_AFTER
-    try:
-        yield
-    finally:
-        driver.prepare_threshold = None
-
-
-def start(connection: BaseDatabaseWrapper, sql: str, parameters: Sequence[Any] = ()) -> Cursor:
-    """Start a statement, inside a block of :func:`alone` or :func:`together`.
-
-    :param sql: with ``%s`` for each parameter, and no other percent sign that isn't doubled.
-    """
-    if _is_watched(connection):
-        watched = connection.cursor()
-        watched.execute(sql, parameters)
-        return watched
-    if connection.vendor == "postgresql":
-        # Not Django's own cursor: that one writes the parameters into the text.
-        return psycopg.Cursor(connection.connection).execute(sql, parameters, prepare=True)
-    found: Cursor = connection.connection.execute(_question_marks(sql), parameters)
-    return found
-
-
-def start_many(connection: BaseDatabaseWrapper, sql: str, rows: Sequence[Sequence[Any]]) -> None:
-    """Run a statement that returns nothing once for each row of parameters."""
-    if _is_watched(connection):
-        with connection.cursor() as watched:
-            watched.executemany(sql, rows)
-    elif connection.vendor == "postgresql":
-        with psycopg.Cursor(connection.connection) as cursor:
-            cursor.executemany(sql, rows)
-    else:
-        connection.connection.executemany(_question_marks(sql), rows)
+    with connection.wrap_database_errors:
+        talk = Conversation(connection)
+        talk.start(BEGIN)
+        connection.autocommit = False  # so that Django knows of the transaction, too
+        try:
+            yield talk
+            talk.start(COMMIT)
+            talk.finish()
+        except BaseException:
+            if driver.closed:
+                connection.close()
+            else:
+                driver.rollback()
+            raise
+        finally:
+            connection.autocommit = True
 
 
 def keep_plans(connection: BaseDatabaseWrapper, **_: object) -> None:
@@ -120,8 +136,54 @@ def keep_plans(connection: BaseDatabaseWrapper, **_: object) -> None:
             cursor.execute("SET enable_seqscan = off")
 
 
+def _statements_for(connection: BaseDatabaseWrapper) -> Statements:
+    if _is_piped(connection):
+        return Pipeline(connection.connection)
+    return _Watched(connection) if _is_watched(connection) else _Direct(connection)
+
+
+def _is_piped(connection: BaseDatabaseWrapper) -> bool:
+    return connection.vendor == "postgresql" and not _is_watched(connection)
+
+
 def _is_watched(connection: BaseDatabaseWrapper) -> bool:
     return bool(connection.queries_logged or connection.execute_wrappers)
+
+
+class _Direct:
+    """Statements given to SQLite's driver, each done at once."""
+
+    def __init__(self, connection: BaseDatabaseWrapper) -> None:
+        self._driver = connection.connection
+
+    def start(self, sql: str, parameters: Sequence[Any] = ()) -> Cursor:
+        found: Cursor = self._driver.execute(_question_marks(sql), parameters)
+        return found
+
+    def start_many(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
+        self._driver.executemany(_question_marks(sql), rows)
+
+    def finish(self) -> None:
+        """Nothing waits."""
+
+
+class _Watched:
+    """Statements given to Django's cursor, because somebody wants to see them."""
+
+    def __init__(self, connection: BaseDatabaseWrapper) -> None:
+        self._connection = connection
+
+    def start(self, sql: str, parameters: Sequence[Any] = ()) -> Cursor:
+        watched = self._connection.cursor()
+        watched.execute(sql, parameters)
+        return watched
+
+    def start_many(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
+        with self._connection.cursor() as watched:
+            watched.executemany(sql, rows)
+
+    def finish(self) -> None:
+        """Nothing waits."""
 
 
 @lru_cache

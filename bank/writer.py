@@ -19,7 +19,7 @@ from django.db.models import Field, ForeignKey, Model
 
 from bank.compiled import is_plain
 from bank.models import Entry, Order, Transfer
-from bank.statements import alone, start, start_many
+from bank.statements import Conversation
 
 __all__ = [
     "EntryRow",
@@ -87,30 +87,28 @@ class WriteSet:
 
 
 class LedgerWriter(Protocol):
-    """Writes a batch inside the transaction that is open on ``using``."""
+    """Writes a batch inside the transaction that a conversation is in."""
 
-    def write(self, rows: WriteSet, using: str) -> None:
-        """Insert orders, transfers and entries, then update the balances."""
+    def write(self, rows: WriteSet, talk: Conversation) -> None:
+        """Start to insert orders, transfers and entries, then to update the balances."""
 
 
 class PortableWriter:
     """Writes with what every database understands: a statement for each table, once for a row."""
 
-    def write(self, rows: WriteSet, using: str) -> None:
+    def write(self, rows: WriteSet, talk: Conversation) -> None:
         """See :class:`LedgerWriter`."""
         tables: tuple[tuple[_Table, Sequence[_Row]], ...] = (
             (_ORDERS, rows.orders),
             (_TRANSFERS, rows.transfers),
             (_ENTRIES, rows.entries),
         )
-        with alone(using) as connection:
-            for table, written in tables:
-                if written:
-                    values = table.values(written, connection)
-                    start_many(connection, table.insertion_of_one, values)
-            if rows.balances:
-                changed = [(balance, account) for account, balance in sorted(rows.balances.items())]
-                start_many(connection, _SET_BALANCE, changed)
+        for table, written in tables:
+            if written:
+                talk.start_many(table.insertion_of_one, table.values(written, talk.connection))
+        if rows.balances:
+            changed = [(balance, account) for account, balance in sorted(rows.balances.items())]
+            talk.start_many(_SET_BALANCE, changed)
 
 
 class PostgresWriter:
@@ -120,14 +118,13 @@ class PostgresWriter:
     value. Triggers fire at the end of the statement, as they do after several.
     """
 
-    def write(self, rows: WriteSet, using: str) -> None:
+    def write(self, rows: WriteSet, talk: Conversation) -> None:
         """See :class:`LedgerWriter`."""
         if not rows.orders:
             return
         balances = [{"id": account, "balance": after} for account, after in rows.balances.items()]
         tables = (rows.orders, rows.transfers, rows.entries, balances)
-        with alone(using) as connection:
-            start(connection, _WRITE_ALL, [msgspec.json.encode(table).decode() for table in tables])
+        talk.start(_WRITE_ALL, [msgspec.json.encode(table).decode() for table in tables])
 
 
 def writer_for(vendor: str) -> LedgerWriter:

@@ -17,6 +17,7 @@ from bank.models import (
     Order,
     Transfer,
 )
+from bank.statements import Conversation
 from bank.writer import PortableWriter, WriteSet
 from protocol.banking import Deposit, Issue, Outcome
 from protocol.encoding import b64u
@@ -236,8 +237,8 @@ class Sabotage(PortableWriter):
         self.times = times
         self.error = error or IntegrityError("sabotage")
 
-    def write(self, rows: WriteSet, using: str) -> None:
-        super().write(rows, using)
+    def write(self, rows: WriteSet, talk: Conversation) -> None:
+        super().write(rows, talk)
         if self.times and any(row.order_id in self.poisoned for row in rows.orders):
             self.times -= 1
             raise self.error

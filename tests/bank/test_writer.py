@@ -12,6 +12,7 @@ import pytest
 from django.db import DatabaseError, connection, transaction
 
 from bank.models import Account, Entry, Order, Transfer
+from bank.statements import conversation
 from bank.writer import (
     EntryRow,
     LedgerWriter,
@@ -94,10 +95,15 @@ def contents() -> list[list[tuple[Any, ...]]]:
     return [*journal, list(Account.objects.order_by("pk").values_list("pk", "balance"))]
 
 
+def write(writer: LedgerWriter, rows: WriteSet) -> None:
+    with conversation("default") as talk:
+        writer.write(rows, talk)
+
+
 def written_by(writer: LedgerWriter, rows: WriteSet) -> list[list[tuple[Any, ...]]]:
     """Write, look, and leave everything as it was."""
     with transaction.atomic():
-        writer.write(rows, "default")
+        write(writer, rows)
         found = contents()
         transaction.set_rollback(True)
     return found
@@ -135,7 +141,7 @@ def test_what_is_too_long_is_refused(bank: SmallBank, name: str, portable: bool)
     # A text that was cut off would break another rule: it has to be this one.
     words = "too long" if connection.vendor == "postgresql" else "CHECK constraint failed"
     with pytest.raises(DatabaseError, match=words), transaction.atomic():
-        writer.write(rows, "default")
+        write(writer, rows)
     assert contents() == before
 
 
@@ -148,5 +154,5 @@ def test_a_balance_that_is_not_the_journals_is_refused(bank: SmallBank, portable
         rows.balances[account] += 1
     before = contents()
     with pytest.raises(DatabaseError, match="newest entry"), transaction.atomic():
-        writer.write(rows, "default")
+        write(writer, rows)
     assert contents() == before

@@ -12,6 +12,7 @@ from django.db import connection
 
 from bank.ledger import book
 from bank.models import Account
+from bank.statements import Conversation
 from bank.verification import verify_ledger
 from bank.writer import PortableWriter, WriteSet
 from protocol.banking import Issue
@@ -41,9 +42,9 @@ def bank(postgres_databases: TestDatabases) -> SmallBank:
 class SlowWriter(PortableWriter):
     """Gives others the time to come in between, which they must not."""
 
-    def write(self, rows: WriteSet, using: str) -> None:
+    def write(self, rows: WriteSet, talk: Conversation) -> None:
         time.sleep(0.002)
-        super().write(rows, using)
+        super().write(rows, talk)
 
 
 @dataclass

@@ -13,6 +13,7 @@ from django.db import connections
 
 from bank import locking
 from bank.compiled import CompiledQuery
+from bank.statements import Conversation
 from bank.writer import PortableWriter, WriteSet
 
 T = TypeVar("T")
@@ -45,13 +46,13 @@ class MeetingWriter(PortableWriter):
         self._wait_seconds = wait_seconds
         self.met = False
 
-    def write(self, rows: WriteSet, using: str) -> None:
+    def write(self, rows: WriteSet, talk: Conversation) -> None:
         try:
             self._barrier.wait(self._wait_seconds)
             self.met = True
         except threading.BrokenBarrierError:
             pass
-        super().write(rows, using)
+        super().write(rows, talk)
 
 
 class HeldWriter(PortableWriter):
@@ -61,10 +62,10 @@ class HeldWriter(PortableWriter):
         self.reached = threading.Event()
         self.go_on = threading.Event()
 
-    def write(self, rows: WriteSet, using: str) -> None:
+    def write(self, rows: WriteSet, talk: Conversation) -> None:
         self.reached.set()
         assert self.go_on.wait(PATIENCE_SECONDS)
-        super().write(rows, using)
+        super().write(rows, talk)
 
 
 def switch_locks_off(monkeypatch: pytest.MonkeyPatch) -> None:
