@@ -35,7 +35,7 @@ async def test_message_is_shown_and_answered(world: World) -> None:
         [message] = ben.messages
         assert (message.sender, message.name, message.text) == ("ada", "Ärlig, Ada", "Hello Ben")
         assert message.fingerprint == ADA.fingerprint.hex()
-        assert not world.relay.sessions["ben"][0].unacked
+        await until(lambda: not world.relay.sessions["ben"][0].unacked)
 
 
 @pytest.mark.parametrize("name", ["Ärlig, Ada", "ada,  a\u0308rlig", "ÄRLIG,ADA"])
