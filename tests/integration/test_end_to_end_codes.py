@@ -92,6 +92,15 @@ async def person_refuses(by: Signer, to: Person, message: Message, body: str, co
     await takes_the_next(by, to)
 
 
+async def person_refuses_sealed(by: Signer, to: Person, message: Message, code: Code) -> None:
+    """The same of what a person's program could open: it answers under the reply key."""
+    sealed_refusal(await by.send(message), code, RETRY[code])
+    assert to.messages == []
+    assert [refusal[:2] for refusal in to.refused] == [(by.key_file.client_id, code)]
+    assert to.state.waiting_messages() == []
+    await takes_the_next(by, to)
+
+
 async def takes_the_next(by: Signer, to: Person) -> None:
     shown = len(to.messages)
     answer = await by.say("And this is a good one.")
@@ -229,7 +238,7 @@ async def test_message_expired(ada: Signer, writer: Signer, ben: Person) -> None
         sealed_refusal(answer, Code.MESSAGE_EXPIRED, Retry.NEVER)
     await ada.still_served()
     message = writer.message(GREETING, purpose=TEXT_PURPOSE, **times)
-    await person_refuses(writer, ben, message, good(writer, message), Code.MESSAGE_EXPIRED)
+    await person_refuses_sealed(writer, ben, message, Code.MESSAGE_EXPIRED)
 
 
 @pytest.mark.provokes("clock_skew")
@@ -245,7 +254,7 @@ async def test_clock_skew(ada: Signer, writer: Signer, ben: Person) -> None:
     answer = await ada.place(ONE, issued_at=ahead - 5_000)
     assert ada.receipt(answer).outcome is Outcome.ACCEPTED
     message = writer.message(GREETING, purpose=TEXT_PURPOSE, issued_at=ahead + 5_000)
-    await person_refuses(writer, ben, message, good(writer, message), Code.CLOCK_SKEW)
+    await person_refuses_sealed(writer, ben, message, Code.CLOCK_SKEW)
 
 
 def sealed_refusal(answer: Answer | Code, code: Code, retry: Retry) -> None:
@@ -371,7 +380,7 @@ async def test_replayed(writer: Signer, ben: Person) -> None:
         assert isinstance(answer, Answer)
         assert answer.code is None
     other = writer.message(TextMessage("Bye"), purpose=TEXT_PURPOSE, id=first.envelope.id)
-    assert await writer.send(other) is Code.REPLAYED
+    sealed_refusal(await writer.send(other), Code.REPLAYED, Retry.NEVER)
     assert ben.texts == ["Hello"]
     await takes_the_next(writer, ben)
 
@@ -384,7 +393,7 @@ async def test_replay_window_full(
     short = writer.message(GREETING, purpose=TEXT_PURPOSE, lifetime_ms=1_000)
     assert isinstance(await writer.send(short), Answer)
     full = writer.message(TextMessage("No room"), purpose=TEXT_PURPOSE)
-    assert await writer.send(full) is Code.REPLAY_WINDOW_FULL
+    sealed_refusal(await writer.send(full), Code.REPLAY_WINDOW_FULL, Retry.SAME)
     assert ben.texts == ["Hello"]
     assert [message.text for message in ben.state.waiting_messages()] == ["Hello"]
     while now_ms() < short.expires_at:
