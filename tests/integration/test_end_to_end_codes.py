@@ -289,8 +289,12 @@ class Nonsense(msgspec.Struct, tag_field="operation", tag="nonsense"):
     pass
 
 
+class AList(msgspec.Struct, array_like=True):
+    """Is written as ``[]``."""
+
+
 @pytest.mark.provokes("bad_message")
-@pytest.mark.parametrize("content", [Nonsense(), ONE, GREETING], ids=repr)
+@pytest.mark.parametrize("content", [Nonsense(), ONE, GREETING, AList()], ids=repr)
 async def test_bad_message_as_a_question(ada: Signer, content: msgspec.Struct) -> None:
     async with only_recorded(0):
         answer = await ada.ask(content)
@@ -300,7 +304,8 @@ async def test_bad_message_as_a_question(ada: Signer, content: msgspec.Struct) -
 
 @pytest.mark.provokes("bad_message")
 async def test_bad_message_as_a_text(writer: Signer, ben: Person) -> None:
-    for content in (ONE, Nonsense(), TextMessage("x" * (limits.TEXT_MESSAGE_CHARS_MAX + 1))):
+    too_long = TextMessage("x" * (limits.TEXT_MESSAGE_CHARS_MAX + 1))
+    for content in (ONE, Nonsense(), AList(), too_long):
         answer = await writer.send(writer.message(content, purpose=TEXT_PURPOSE))
         sealed_refusal(answer, Code.BAD_MESSAGE, RETRY[Code.BAD_MESSAGE])
     assert ben.messages == []
