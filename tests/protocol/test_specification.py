@@ -134,7 +134,7 @@ MEANINGS: dict[Code, str] = {
     Code.BAD_MESSAGE: "it is authentic, but breaks the schema or contradicts its envelope",
     Code.MESSAGE_EXPIRED: "it expired",
     Code.CLOCK_SKEW: "it was issued more than 60 seconds in the future",
-    Code.REPLAYED: "it was received before",
+    Code.REPLAYED: "other signed bytes came under this id before",
     Code.REPLAY_WINDOW_FULL: "the memory for replays is full; later there is room",
     Code.DOWNGRADE_REFUSED: "both sides offer a better suite",
     Code.PEER_KEY_CHANGED: "the peer's identity key is not the pinned one",
