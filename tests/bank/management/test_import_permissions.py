@@ -15,10 +15,17 @@ from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.test import override_settings
 
+from bank import issuing
 from bank.authorization import decide
+from bank.errors import OutcomeUnknownError
+from bank.incoming import OrderOutcome
+from bank.issuing import issue_opening_balances
+from bank.ledger import book
+from bank.management.commands import import_permissions as command
 from bank.models import (
     Account,
     AccountKind,
+    AccountStatus,
     AuditRecord,
     Currency,
     Employee,
@@ -402,6 +409,55 @@ def test_opening_balances_are_transfers_signed_by_the_bank(imports: Importer, ba
     assert {transfer.kind for transfer in Transfer.objects.all()} == {"opening"}
     with nothing_changed():
         assert "Issued 1000 to 0 accounts." in imports(contents(), opening_balance="1000")
+
+
+def test_an_import_that_comes_in_between_issues_nothing_twice(
+    imports: Importer, bank: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one has looked for what is booked, too, before either books."""
+    init_bank("TWC:0:Tellerwire credits")
+
+    def after_the_other(*arguments: Any) -> list[tuple[str, OrderOutcome]]:
+        issue_opening_balances(arguments[0], [("account2", "1000")])
+        return issue_opening_balances(*arguments)
+
+    monkeypatch.setattr(command, "issue_opening_balances", after_the_other)
+    printed = imports(contents(), opening_balance="1000")
+    assert "Issued 1000 to 2 accounts.\nAlready issued to account account2.\n" in printed
+    customers = Account.objects.filter(kind=AccountKind.CUSTOMER)
+    assert {account.balance for account in customers} == {1000}
+
+
+def test_an_import_that_was_stopped_while_it_issued_goes_on(
+    imports: Importer, bank: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    init_bank("TWC:0:Tellerwire credits")
+
+    def book_and_fail(batch: Any, *arguments: Any, **options: Any) -> None:
+        book(batch, *arguments, **options)
+        raise OutcomeUnknownError
+
+    with monkeypatch.context() as broken:
+        broken.setattr(issuing, "BATCH_ORDERS", 2)
+        broken.setattr(issuing, "book", book_and_fail)
+        with pytest.raises(CommandError, match="Run the same again to issue the rest"):
+            imports(contents(), opening_balance="1000")
+    assert "Issued 1000 to 1 accounts." in imports(contents(), opening_balance="1000")
+    customers = Account.objects.filter(kind=AccountKind.CUSTOMER)
+    assert {account.balance for account in customers} == {1000}
+
+
+def test_an_opening_balance_that_was_refused_is_issued_once_it_can_be(
+    imports: Importer, bank: Any
+) -> None:
+    init_bank("TWC:0:Tellerwire credits")
+    imports(contents())
+    Account.objects.filter(number="account2").update(status=AccountStatus.FROZEN)
+    for _ in range(2):
+        with pytest.raises(CommandError, match="account account2: account_frozen"):
+            imports(contents(), opening_balance="1000")
+    Account.objects.filter(number="account2").update(status=AccountStatus.OPEN)
+    assert "Issued 1000 to 1 accounts." in imports(contents(), opening_balance="1000")
 
 
 @pytest.mark.parametrize(
