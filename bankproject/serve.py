@@ -20,6 +20,8 @@ from typing import Final
 
 import uvicorn
 
+from bankproject.operator_errors import told_in_words
+
 WEBSOCKET_MESSAGE_BYTES_MAX: Final = 262_144
 """Above the protocol's own bound, so that the relay can answer `frame_too_large` itself first."""
 PING_INTERVAL_SECONDS: Final = 20.0
@@ -64,7 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--port", type=int, default=8000)
     options = parser.parse_args(arguments)
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "bankproject.settings.production")
-    uvicorn.Server(server_config(options.host, options.port)).run()
+    with told_in_words():
+        uvicorn.Server(server_config(options.host, options.port)).run()
 
 
 if __name__ == "__main__":
