@@ -220,7 +220,27 @@ WRONG: dict[str, tuple[object, str]] = {
     ),
     "an account with spaces": (
         edited(*ADA, "account", value="my account"),
-        "persons.demo-ada.account: number: Use 1 to 34",
+        "persons.demo-ada.account: 'my account' is no account number: 1 to 34 letters a-z",
+    ),
+    "an account with a NUL": (
+        edited(*ADA, "account", value="account\0"),
+        r"persons.demo-ada.account: 'account\x00' is no account number",
+    ),
+    "a role with a NUL": (
+        edited(*CLUB, "roles", value={"bo\0ss": []}),
+        r"organizations.demo-club.roles.bo\x00ss: has control or invisible characters.",
+    ),
+    "a role with half a character": (
+        edited(*CLUB, "roles", value={"\ud800": []}),
+        r"organizations.demo-club.roles.\ud800: has control or invisible characters.",
+    ),
+    "an organization's name with a NUL": (
+        edited(*CLUB, "name", value="Club\0"),
+        "organizations.demo-club.name: has control or invisible characters.",
+    ),
+    "an organization's name with half a character": (
+        edited(*CLUB, "name", value="\udfff"),
+        "organizations.demo-club.name: has control or invisible characters.",
     ),
     "an account of two owners": (
         edited(*ADA, "account", value="account3"),
@@ -320,6 +340,7 @@ def test_everything_that_is_wrong_is_named_at_once(imports: Importer) -> None:
     content = edited(*ADA, "public_key")
     content["persons"]["demo-ben"]["account"] = None
     words = imports.refused(content)
+    assert words.startswith(f"{imports.folder / 'bank_permissions.json'} can't be imported:\n")
     assert "persons.demo-ada.public_key: is missing." in words
     assert "persons.demo-ben.account: must be" in words
 
@@ -358,8 +379,9 @@ def test_the_currency_must_be_clear(imports: Importer) -> None:
     assert "several currencies" in imports.refused(contents())
     assert "no currency USD" in imports.refused(contents(), currency="USD")
     assert "0 decimal places, not 2" in imports.refused(contents(), currency="TWC", exponent=2)
-    words = imports.refused(contents(), currency="usd", exponent=2)
-    assert "currency usd: code: Use 3 to 12 capital letters" in words
+    for wrong in ("usd", "US\0", "\udc80"):
+        words = imports.refused(contents(), currency=wrong, exponent=2)
+        assert f"--currency: {wrong!r} is no code of a currency: 3 to 12 capital letters" in words
     imports(contents(), currency="USD", exponent=2)
     assert Currency.objects.get(code="USD").exponent == 2
     assert {account.currency_id for account in Account.objects.all()} == {"USD"}
