@@ -14,7 +14,6 @@ bank.E008  the database has persons or keys of the demonstration (``--deploy --d
 
 from __future__ import annotations
 
-import urllib.parse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -23,7 +22,7 @@ from django.apps import AppConfig, apps
 from django.conf import settings
 from django.core.checks import CheckMessage, Error
 
-from bank.conf import DEFAULTS, bank_settings
+from bank.conf import DEFAULTS, bank_settings, check_relay_url
 from protocol.encoding import unb64u
 from protocol.errors import KeyFileFormatError
 from protocol.identifiers import check_client_id
@@ -50,11 +49,12 @@ def check_settings(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> li
         check_client_id(str(bank_settings.ID))
     except ValueError as error:
         found.append(Error(f'BANK["ID"]: {error}.', id="bank.E001"))
-    if not _is_websocket_address(bank_settings.RELAY_URL):
+    try:
+        check_relay_url(bank_settings.RELAY_URL)
+    except ValueError as error:
         found.append(
             Error(
-                f'BANK["RELAY_URL"] is {bank_settings.RELAY_URL!r}, which is no address such as '
-                "wss://relay.example/relay.",
+                f'BANK["RELAY_URL"]: {error}.',
                 hint="Set TELLERWIRE_BANK_RELAY_URL.",
                 id="bank.E002",
             )
@@ -142,13 +142,3 @@ def _fingerprint(header: KeyFileHeader) -> str:
         return unb64u(header.fingerprint).hex()
     except ValueError:
         return ""
-
-
-def _is_websocket_address(value: object) -> bool:
-    if not isinstance(value, str):
-        return False
-    try:
-        parts = urllib.parse.urlsplit(value)
-    except ValueError:
-        return False
-    return parts.scheme in {"ws", "wss"} and bool(parts.hostname)

@@ -47,6 +47,7 @@ def test_the_settings_of_the_tests_are_sane() -> None:
         ({"RELAY_URL": "https://relay.example/relay"}, ["bank.E002"]),
         ({"RELAY_URL": "ws://"}, ["bank.E002"]),
         ({"RELAY_URL": "ws://[::1"}, ["bank.E002"]),
+        ({"RELAY_URL": "ws://127.0.0.1:99999/relay"}, ["bank.E002"]),
         ({"RELAY_URL": None}, ["bank.E002"]),
         ({"RELAY_URL": "wss://relay.example/relay"}, []),
         ({"KEYFILE": "bank.key"}, ["bank.E003"]),
