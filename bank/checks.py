@@ -9,6 +9,7 @@ bank.E005  the file of ``BANK["KEY_FILE"]`` is no key file (``--deploy``)
 bank.E006  it is the key file of somebody else (``--deploy``)
 bank.E007  it is a key file of the demonstration (``--deploy``)
 bank.E008  the database has persons or keys of the demonstration (``--deploy --database default``)
+bank.E009  the bank's database does not answer (``--database default``)
 =========  ==========================================================================
 """
 
@@ -21,14 +22,22 @@ from typing import Any, Final
 from django.apps import AppConfig, apps
 from django.conf import settings
 from django.core.checks import CheckMessage, Error
+from django.db import DatabaseError, connections
 
 from bank.conf import DEFAULTS, bank_settings, check_relay_url
+from bank.database_faults import first_words
 from protocol.encoding import unb64u
 from protocol.errors import KeyFileFormatError
 from protocol.identifiers import check_client_id
 from protocol.keyfile import KeyFileHeader, read_key_file_header
 
-__all__ = ["DEMO_FINGERPRINTS", "check_demo_rows", "check_key_file", "check_settings"]
+__all__ = [
+    "DEMO_FINGERPRINTS",
+    "check_connection",
+    "check_demo_rows",
+    "check_key_file",
+    "check_settings",
+]
 
 DEMO_ID_PREFIX: Final = "demo-"
 DEMO_FINGERPRINTS: Final = frozenset(
@@ -109,6 +118,28 @@ def check_key_file(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> li
             )
         )
     return found
+
+
+def check_connection(
+    app_configs: Sequence[AppConfig] | None,
+    *,
+    databases: Sequence[str] | None = None,
+    **kwargs: Any,
+) -> list[CheckMessage]:
+    """Check that the bank's database answers; Django's own checks needn't ask PostgreSQL."""
+    if "default" not in (databases or ()):
+        return []
+    try:
+        connections["default"].ensure_connection()
+    except DatabaseError as error:
+        return [
+            Error(
+                f"The bank's database does not answer: {first_words(error)}.",
+                hint="See that it runs, and that TELLERWIRE_DATABASE_URL leads to it.",
+                id="bank.E009",
+            )
+        ]
+    return []
 
 
 def check_demo_rows(

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from django.core.management import call_command
 from django.core.management.base import SystemCheckError
+from django.db import OperationalError, connections
 from django.test import override_settings
 
 from bank import checks
@@ -111,6 +112,23 @@ def test_the_demonstration_s_key_without_its_mark_is_known_by_its_fingerprint(
     know_as_demo(monkeypatch, write_key_file(tmp_path / "bank.key", "bank"))
     with override_settings(BANK={"KEY_FILE": str(tmp_path / "bank.key")}):
         assert ids(checks.check_key_file(None)) == ["bank.E007"]
+
+
+@pytest.mark.django_db
+def test_the_database_is_asked_where_that_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert checks.check_connection(None, databases=["default"]) == []
+
+    def refuse() -> None:
+        raise OperationalError("connection refused\nand more")
+
+    monkeypatch.setattr(connections["default"], "ensure_connection", refuse)
+    (found,) = checks.check_connection(None, databases=["default"])
+    assert (found.id, found.msg) == (
+        "bank.E009",
+        "The bank's database does not answer: connection refused.",
+    )
+    assert checks.check_connection(None, databases=["relay"]) == []
+    assert checks.check_connection(None) == []
 
 
 @pytest.mark.django_db

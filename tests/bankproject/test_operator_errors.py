@@ -76,6 +76,11 @@ def test_a_database_that_is_down_or_not_migrated_is_said_so(
     assert "TELLERWIRE_DATABASE_URL" in words
 
 
+def test_the_health_check_of_the_bank_asks_its_database(folder: Path) -> None:
+    words = refused(folder, MANAGE, "check", "--database", "default", TELLERWIRE_DATABASE_URL=DOWN)
+    assert "(bank.E009) The bank's database does not answer: connection failed" in words
+
+
 @pytest.mark.parametrize(
     "command",
     [
