@@ -96,7 +96,7 @@ LIMITS: dict[str, str] = {
     "BUNDLE_BYTES_MAX": "a bundle, bytes",
     "BUNDLE_ENCRYPTION_KEYS_MAX": "encryption keys in a bundle",
     "BUNDLE_VALIDITY_MS_MAX": "validity of a bundle, milliseconds",
-    "MILLISECONDS_MAX": "times, and other integers, at most",
+    "MILLISECONDS_MAX": "times, and other integers but balances, at most",
     "CLOCK_TOLERANCE_MS": "how far ahead a peer's clock may be, milliseconds",
     "MESSAGE_LIFETIME_MS_MAX": "from `issued_at` to `expires_at`, milliseconds",
     "TTL_MS_MAX": "time to live of a `send`, milliseconds",
