@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -16,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from clients.errors import OutputError
 from clients.storage import StoredMessage
 from protocol.keys import format_fingerprint
 
@@ -71,6 +73,8 @@ def time_text(milliseconds: int) -> str:
 class Display:
     """Says things to whoever started the program.
 
+    Whatever says something raises :class:`~clients.errors.OutputError` where it can't be written.
+
     :param as_json: say every event as one line of JSON instead.
     """
 
@@ -79,26 +83,43 @@ class Display:
         self._out = Console(highlight=False, soft_wrap=True)
         if not self._out.is_terminal:
             self._out.width = TABLE_COLUMNS_MAX
-        self._err = Console(stderr=True, highlight=False, soft_wrap=True)
 
     def say(self, line: str, **event: object) -> None:
         """Print one line; with ``event``, that instead where JSON is wanted."""
         if not self.as_json:
-            self._out.print(Text(printable(line)))
+            self.write(f"{printable(line)}\n")
         elif event:
             self.json(event, indent=None)
-        sys.stdout.flush()
+
+    def say_anywhere(self, line: str) -> None:
+        """Print one line, on standard error where standard output can't be written; never raises.
+
+        For how something ended, which isn't changed by what can be said of it.
+        """
+        try:
+            self.say(line)
+        except OutputError as error:
+            self.warn(f"{error}: {line}")
 
     def warn(self, line: str) -> None:
-        """Print one line on standard error."""
-        self._err.print(Text(printable(line)))
+        """Print one line on standard error; it is lost where that can't be written either."""
+        with contextlib.suppress(OSError):
+            sys.stderr.write(f"{printable(line)}\n")
+            sys.stderr.flush()
+
+    def write(self, text: str) -> None:
+        """Print a text as it is."""
+        try:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+        except OSError as error:
+            raise OutputError(error) from error
 
     def json(self, value: Any, indent: int | None = 2) -> None:
         """Print a value as JSON."""
         plain = msgspec.to_builtins(value)
         in_ascii = not (sys.stdout.encoding or "utf-8").lower().startswith("utf")
-        sys.stdout.write(json.dumps(plain, ensure_ascii=in_ascii, indent=indent) + "\n")
-        sys.stdout.flush()
+        self.write(json.dumps(plain, ensure_ascii=in_ascii, indent=indent) + "\n")
 
     def table(self, columns: Sequence[tuple[str, bool]], rows: Iterable[Sequence[str]]) -> None:
         """Print a table, as wide as it has to be where no terminal bounds it.
@@ -112,7 +133,9 @@ class Display:
             table.add_column(heading, justify=justify, no_wrap=whole, overflow="fold")
         for row in rows:
             table.add_row(*(Text(printable(cell)) for cell in row))
-        self._out.print(table)
+        with self._out.capture() as drawn:
+            self._out.print(table)
+        self.write(drawn.get())
 
     def message(self, message: StoredMessage) -> None:
         """Show a message from a person: who, with which key, and what."""

@@ -12,6 +12,7 @@
     ├── RefusedError                  somebody refused; carries a Code and whether that is proven
     │   └── PeerKeyChangedError       another key than the one that is pinned or configured
     ├── OutcomeUnknownError           no proof of either outcome came in time (exit status 3)
+    ├── OutputError                   what there is to say can't be written to standard output
     └── StorageError                  the state directory can't be used
 
 Errors of the key file are :mod:`protocol.errors`' own.
@@ -29,6 +30,7 @@ __all__ = [
     "ClientError",
     "ConfigError",
     "OutcomeUnknownError",
+    "OutputError",
     "PeerKeyChangedError",
     "RefusedError",
     "RegistrationRefusedError",
@@ -135,6 +137,17 @@ class OutcomeUnknownError(ClientError):
     def __init__(self, text: str, code: Code | None = None) -> None:
         super().__init__(text)
         self.code = code
+
+
+class OutputError(ClientError):
+    """What there is to say can't be written to standard output.
+
+    :param cause: what the system said.
+    """
+
+    def __init__(self, cause: OSError) -> None:
+        super().__init__(f"the output can't be written: {cause.strerror}")
+        self.reader_has_gone = isinstance(cause, BrokenPipeError)
 
 
 class StorageError(ClientError):

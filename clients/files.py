@@ -21,6 +21,7 @@ from clients.errors import StorageError
 __all__ = [
     "FILE_MODE",
     "Put",
+    "held",
     "locked",
     "make_private_folder",
     "put_all",
@@ -158,3 +159,29 @@ def locked(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def held(path: Path) -> Iterator[bool]:
+    """Hold a file for as long as the block lasts; False if another program does, or removed it.
+
+    The system lets go of it if the program is ended in the block.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        yield False
+        return
+    try:
+        yield _hold(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _hold(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    # Another program may have held and removed it between the opening and the lock.
+    return os.fstat(descriptor).st_nlink > 0

@@ -22,7 +22,13 @@ import typer
 from clients.commands import keys, messages, money, orders
 from clients.commands.command import PersonCommand
 from clients.display import Display, print_whatever_comes
-from clients.errors import ClientError, OutcomeUnknownError, RefusedError, UsageError
+from clients.errors import (
+    ClientError,
+    OutcomeUnknownError,
+    OutputError,
+    RefusedError,
+    UsageError,
+)
 from clients.outcomes import ExitStatus, refusal_text
 from protocol.errors import LocalError, ProtocolError
 
@@ -66,14 +72,22 @@ def main() -> int:
     try:
         app()
     except BrokenPipeError:
-        # Whoever read the output has gone; nothing more can be said there, at exit neither.
-        sys.stdout = None
         return ExitStatus.FAILED
     except Exception as error:  # noqa: BLE001 - the last resort of a program for people
         if logging.getLogger().isEnabledFor(logging.DEBUG):
             traceback.print_exc()
         return _explain(error, Display())
+    finally:
+        _let_go_of_output()
     return ExitStatus.OK
+
+
+def _let_go_of_output() -> None:
+    """Keep Python from complaining at exit, with a status of its own, of what can't be written."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        sys.stdout = None
 
 
 def _explain(error: Exception, display: Display) -> ExitStatus:
@@ -83,12 +97,14 @@ def _explain(error: Exception, display: Display) -> ExitStatus:
             display.warn(f"error: {error}")
             return ExitStatus.USAGE
         case OutcomeUnknownError():
-            display.say(f"unknown: {error}")
+            display.say_anywhere(f"unknown: {error}")
             return ExitStatus.UNKNOWN
         case RefusedError():
-            display.say(refusal_text(error))
+            display.say_anywhere(refusal_text(error))
         case ProtocolError():
-            display.say(refusal_text(RefusedError(error.code, error.detail, proven=False)))
+            display.say_anywhere(refusal_text(RefusedError(error.code, error.detail, proven=False)))
+        case OutputError(reader_has_gone=True):
+            pass  # as usual: who has read enough needs no words
         case ClientError() | LocalError():
             display.warn(f"error: {error}")
         case _:

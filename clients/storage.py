@@ -25,7 +25,7 @@ from typing import Final
 import msgspec
 
 from clients.errors import StorageError
-from clients.files import locked, make_private_folder, put_private, remove_leftovers
+from clients.files import held, locked, make_private_folder, put_private, remove_leftovers
 from clients.outbox import Outbox
 from clients.receipts import Receipts
 from clients.records import OrderRecord
@@ -144,8 +144,19 @@ class StateDirectory:
                 raise StorageError(f"{path} is damaged: {error}") from error
         return messages
 
+    @contextlib.contextmanager
+    def showing(self, message: StoredMessage) -> Iterator[bool]:
+        """Hold a message while the block shows it, then drop it; False if another program has it.
+
+        Where the block raises, or the program ends in it, the message waits for the next time.
+        """
+        with held(self._message_file(message)) as is_ours:
+            yield is_ours
+            if is_ours:
+                self.take_message(message)
+
     def take_message(self, message: StoredMessage) -> bool:
-        """Claim a message for showing it; False if another program was quicker."""
+        """Drop a message that waits; False if another program was quicker."""
         try:
             self._message_file(message).unlink()
         except FileNotFoundError:

@@ -11,6 +11,7 @@ from typing import TypeVar
 import typer
 
 from clients.display import Display
+from clients.errors import OutputError
 from clients.event_loop import run as run_loop
 from clients.memory import PinsOnDisk
 from clients.outcomes import ExitStatus
@@ -35,7 +36,7 @@ def talk(setup: Setup, display: Display, conversation: Callable[[Session], Await
     """Connect, hold a short conversation, leave; messages that come meanwhile are kept."""
 
     async def run() -> T:
-        async with connected(setup, display, show=False) as session:
+        async with connected(setup, display) as session:
             return await conversation(session)
 
     return run_loop(run())
@@ -43,11 +44,16 @@ def talk(setup: Setup, display: Display, conversation: Callable[[Session], Await
 
 @contextlib.asynccontextmanager
 async def connected(
-    setup: Setup, display: Display, *, show: bool, wait_seconds: float | None = None
+    setup: Setup,
+    display: Display,
+    *,
+    on_unshown: Callable[[OutputError], None] | None = None,
+    wait_seconds: float | None = None,
 ) -> AsyncIterator[Session]:
     """Be connected for a block.
 
-    :param show: show messages as they come; otherwise they are kept for `listen`, and counted.
+    :param on_unshown: show messages as they come, and call this when one can't be shown: it waits
+        for the next time. Without it all are kept for `listen`, and counted.
     """
     kept: list[StoredMessage] = []
     state = StateDirectory(setup.state_path)
@@ -55,10 +61,13 @@ async def connected(
 
     def on_message(message: StoredMessage) -> None:
         newcomers.tell()
-        if not show:
+        if on_unshown is None:
             kept.append(message)
-        elif state.take_message(message):
-            display.message(message)
+            return
+        try:
+            _show(state, message, display)
+        except OutputError as error:
+            on_unshown(error)
 
     def on_refused(sender: str, code: Code, detail: str) -> None:
         display.warn(f"a message from {sender} was refused: {in_words(code, detail)}")
@@ -99,7 +108,12 @@ class _Newcomers:
 def show_waiting(state: StateDirectory, display: Display) -> None:
     """Show the messages that came when nobody looked."""
     for message in state.waiting_messages():
-        if state.take_message(message):
+        _show(state, message, display)
+
+
+def _show(state: StateDirectory, message: StoredMessage, display: Display) -> None:
+    with state.showing(message) as is_ours:
+        if is_ours:
             display.message(message)
 
 

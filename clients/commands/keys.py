@@ -138,7 +138,7 @@ def show(
         display.say(f"wrote the public bundle to {out}")
         return
     if bundle:
-        sys.stdout.write(bundle_json(key_file.signed_bundle))
+        display.write(bundle_json(key_file.signed_bundle))
         return
     number = safety_number(key_file.fingerprint, _fingerprint_of(compare)) if compare else None
     if as_json:
@@ -235,7 +235,7 @@ def rotate(
 
 
 async def _register(setup: Setup, display: Display) -> None:
-    async with connected(setup, display, show=False):
+    async with connected(setup, display):
         return
 
 
@@ -306,7 +306,7 @@ async def _offered(setup: Setup, display: Display, peer: str) -> Bundle:
         raise RefusedError(Code.UNKNOWN_RECIPIENT, proven=False)
 
     try:
-        async with connected(setup, display, show=False) as session:
+        async with connected(setup, display) as session:
             return await lookup(session)
     except RelayError as error:
         raise RefusedError(error.code, error.detail, proven=False) from error

@@ -19,7 +19,7 @@ from clients.commands.connected import (
 from clients.commands.options import Common, setup_of, with_common_options
 from clients.config import Config, load_config
 from clients.display import Display
-from clients.errors import RelayUnreachableError, UsageError
+from clients.errors import OutputError, RelayUnreachableError, UsageError
 from clients.event_loop import run as run_loop
 from clients.outcomes import ExitStatus, status_of, text_text
 from clients.script import Script
@@ -82,7 +82,9 @@ async def _run_script(
     loop = asyncio.get_running_loop()
     left = config.general.duration_seconds - (time.monotonic() - started)
     stop = asyncio.Event()
-    async with connected(setup, display, show=True, wait_seconds=max(left, 0.1)) as session:
+    async with connected(
+        setup, display, on_unshown=lambda _: stop.set(), wait_seconds=max(left, 0.1)
+    ) as session:
         stop_on_signals(stop)
         bundle = setup.key_file.bundle
         display.say(
@@ -154,7 +156,13 @@ def listen(
 
 async def _listen(setup: Setup, display: Display, seconds: float | None) -> None:
     stop = asyncio.Event()
-    async with connected(setup, display, show=True) as session:
+    unshown: list[OutputError] = []
+
+    def give_up(error: OutputError) -> None:
+        unshown.append(error)
+        stop.set()
+
+    async with connected(setup, display, on_unshown=give_up) as session:
         stop_on_signals(stop)
         display.warn(f"listening as {setup.key_file.bundle.name}; Ctrl-C ends it")
         show_waiting(session.state, display)
@@ -163,3 +171,5 @@ async def _listen(setup: Setup, display: Display, seconds: float | None) -> None
         if closed.done():
             closed.result()
         closed.cancel()
+    if unshown:
+        raise unshown[0]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +13,10 @@ from pathlib import Path
 import pytest
 
 from clients import person
-from tests.clients.typist import PASSPHRASE, BackgroundWorld
+from clients.storage import StateDirectory
+from tests.clients.test_messages import say
+from tests.clients.typist import PASSPHRASE, BackgroundWorld, Run, write_config
+from tests.clients.world import ADA, BEN
 
 SECONDS = 30
 
@@ -64,6 +70,70 @@ def test_closed_inputs_and_outputs_change_nothing(
     assert background.world.bank.seen == []
     assert status(f"{order} --yes <&- >&- 2>&-") == 0
     assert background.world.bank.booked == 1
+
+
+def printed_nowhere(folder: Path, output: str, *words: str) -> subprocess.CompletedProcess[bytes]:
+    """Run the program with an output that takes nothing: a full disk, or a reader who has gone."""
+    end = {"full": "> /dev/full", "gone": "| true"}[output]
+    # The first program of a pipe tells its status, and begins when the other one has ended.
+    command = f"sleep 0.2; {shlex.join([sys.executable, person.__file__, *words])}"
+    return subprocess.run(
+        ["/bin/bash", "-c", f"({command}) {end}; exit ${{PIPESTATUS[0]}}"],
+        env={
+            "PATH": os.environ["PATH"],
+            "TELLERWIRE_PASSPHRASE": PASSPHRASE,
+            "TELLERWIRE_STATE": str(folder / "state"),
+        },
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=SECONDS,
+        check=False,
+    )
+
+
+OUTPUTS = pytest.mark.parametrize(("output", "words"), [("full", "No space left"), ("gone", "")])
+
+
+@OUTPUTS
+def test_a_message_that_cant_be_shown_waits(
+    run: Run, background: BackgroundWorld, tmp_path: Path, output: str, words: str
+) -> None:
+    for_ada = write_config(tmp_path, background.world, ADA)
+    for_ben = write_config(tmp_path, background.world, BEN)
+    run("listen", "--seconds", "0", "--config", for_ben)
+    for text in ("first", "second"):
+        assert run("send", "ben", text, "--config", for_ada).status == 0
+    run("balance", "account1", "--config", for_ben)
+    listen = ("listen", "--seconds", "20", "--config", str(for_ben))
+    lost = printed_nowhere(tmp_path, output, *listen)
+    assert lost.returncode == 1
+    assert words in lost.stderr.decode()
+    assert "Error" not in lost.stderr.decode()
+    heard = run("listen", "--seconds", "0", "--config", for_ben).out
+    assert [line.split("): ")[1] for line in heard.splitlines()] == ["first", "second"]
+
+
+@OUTPUTS
+def test_a_message_that_comes_and_cant_be_shown_waits(
+    background: BackgroundWorld, tmp_path: Path, output: str, words: str
+) -> None:
+    config = str(write_config(tmp_path, background.world, BEN))
+
+    async def greet() -> None:
+        async with background.world.person(ADA) as ada:
+            async with asyncio.timeout(SECONDS):
+                while not background.world.relay.sessions["ben"]:
+                    await asyncio.sleep(0.05)
+            await say(ada, "ben", "Are you there?")
+
+    greeting = background.begin(greet())
+    lost = printed_nowhere(tmp_path, output, "listen", "--seconds", "20", "--config", config)
+    greeting.cancel()
+    assert lost.returncode == 1
+    assert words in lost.stderr.decode()
+    assert "Error" not in lost.stderr.decode()
+    [message] = StateDirectory(tmp_path / "state" / "ben").waiting_messages()
+    assert message.text == "Are you there?"
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "utf-8"])

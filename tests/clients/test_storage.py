@@ -19,7 +19,7 @@ from clients.files import Put, put_all, put_private
 from clients.memory import PinsOnDisk
 from clients.peers import Peers, Pin
 from clients.records import Ending, OrderRecord
-from clients.storage import StateDirectory
+from clients.storage import StateDirectory, StoredMessage
 from protocol.encoding import b64u
 from protocol.errors import Code
 from protocol.identifiers import uuid7
@@ -277,3 +277,26 @@ def test_expired_bundle_is_not_known(state: StateDirectory) -> None:
 def test_nobody_unknown_can_be_blocked(state: StateDirectory) -> None:
     with pytest.raises(RefusedError, match="not known here"):
         Peers(PinsOnDisk(state)).block("ada", blocked=True)
+
+
+def test_a_message_is_shown_by_one_program_and_dropped_after_that(state: StateDirectory) -> None:
+    message = StoredMessage(
+        id=uuid7(NOW, bytes(10)),
+        sender="ada",
+        name="Ärlig, Ada",
+        fingerprint="00" * 16,
+        text="Hello",
+        issued_at=NOW,
+        received_at=NOW,
+    )
+    state.keep_message(message)
+    with pytest.raises(ZeroDivisionError), state.showing(message) as is_ours:
+        1 / (0 if is_ours else 1)
+    assert state.waiting_messages() == [message]
+    other = StateDirectory(state.path)
+    with state.showing(message) as is_ours, other.showing(message) as is_theirs:
+        assert (is_ours, is_theirs) == (True, False)
+        assert state.waiting_messages() == [message]
+    assert state.waiting_messages() == []
+    with other.showing(message) as is_theirs:
+        assert not is_theirs
