@@ -8,7 +8,7 @@ import json
 import os
 import sys
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -91,15 +91,21 @@ class Display:
         elif event:
             self.json(event, indent=None)
 
-    def say_anywhere(self, line: str) -> None:
-        """Print one line, on standard error where standard output can't be written; never raises.
+    @contextlib.contextmanager
+    def saying_or_warning(self, line: str) -> Iterator[None]:
+        """Say in the block how something ended; where that can't be written, warn with ``line``.
 
-        For how something ended, which isn't changed by what can be said of it.
+        What has happened isn't changed by what can be said of it.
         """
         try:
-            self.say(line)
+            yield
         except OutputError as error:
-            self.warn(f"{error}: {line}")
+            self.warn(f"{error}; {line}")
+
+    def say_anywhere(self, line: str) -> None:
+        """Print one line, on standard error where it can't be written; never raises."""
+        with self.saying_or_warning(line):
+            self.say(line)
 
     def warn(self, line: str) -> None:
         """Print one line on standard error; it is lost where that can't be written either."""

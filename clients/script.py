@@ -10,7 +10,13 @@ from typing import Final
 
 from clients.actions import Action, BankAction, SendAction
 from clients.display import Display
-from clients.errors import ClientError, OutcomeUnknownError, RefusedError, RelayUnreachableError
+from clients.errors import (
+    ClientError,
+    OutcomeUnknownError,
+    OutputError,
+    RefusedError,
+    RelayUnreachableError,
+)
 from clients.messages import DeliveryState, OutgoingText
 from clients.outcomes import ExitStatus, order_text, refusal_text, status_of, text_text
 from clients.session import Session
@@ -70,7 +76,7 @@ class Script:
         """
         for number, action in enumerate(self._actions, start=1):
             if self._is_over:
-                self._tell(number, ExitStatus.FAILED, "not done: the time was over")
+                self._tell(number, ExitStatus.FAILED, f"not done: {self._why_over}")
             else:
                 await self._carry_out(number, action)
         if stay:
@@ -97,6 +103,10 @@ class Script:
     @property
     def _is_over(self) -> bool:
         return self._stop.is_set() or self._remaining <= 0
+
+    @property
+    def _why_over(self) -> str:
+        return "the time was over" if self._remaining <= 0 else "the program was to end"
 
     async def _wait_until_over(self) -> None:
         with contextlib.suppress(TimeoutError):
@@ -211,13 +221,19 @@ class Script:
 
     def _tell(self, number: int, status: ExitStatus, words: str, code: Code | None = None) -> None:
         self._statuses[number] = status
-        self._display.say(
-            f"action {number}/{len(self._actions)} {words}",
-            event="action",
-            number=number,
-            actions=len(self._actions),
-            action=self._actions[number - 1].source,
-            ok=status is ExitStatus.OK,
-            code=code.value if code is not None else None,
-            result=words,
-        )
+        line = f"action {number}/{len(self._actions)} {words}"
+        try:
+            self._display.say(
+                line,
+                event="action",
+                number=number,
+                actions=len(self._actions),
+                action=self._actions[number - 1].source,
+                ok=status is ExitStatus.OK,
+                code=code.value if code is not None else None,
+                result=words,
+            )
+        except OutputError as error:
+            # What was done stays done; what nobody would be told of is not begun.
+            self._display.warn(f"{error}; {line}")
+            self._stop.set()

@@ -373,20 +373,24 @@ async def _consent(session: Session, display: Display, order: Order) -> bool:
 
 
 def say_result(result: OrderResult, display: Display, *, as_json: bool) -> None:
-    """Say how an order ended, and end the command with its exit status."""
-    if as_json:
-        display.json(
-            {
-                "order_id": result.order_id,
-                "state": result.state.value,
-                "code": result.code.value if result.code is not None else None,
-                "detail": result.detail,
-                "file": str(result.file),
-                "receipt": result.receipt,
-            }
-        )
-    else:
-        display.say(order_text(result))
-        if result.receipt is not None:
-            display.say(f"receipt: {result.file}")
+    """Say how an order ended, and end the command with its exit status, said or not."""
+    with display.saying_or_warning(order_text(result)):
+        if as_json:
+            display.json(result_facts(result))
+        else:
+            display.say(order_text(result))
+            if result.receipt is not None:
+                display.say(f"receipt: {result.file}")
     end_with(status_of(result))
+
+
+def result_facts(result: OrderResult) -> dict[str, object]:
+    """Return how an order ended, as JSON tells it."""
+    return {
+        "order_id": result.order_id,
+        "state": result.state.value,
+        "code": result.code.value if result.code is not None else None,
+        "detail": result.detail,
+        "file": str(result.file),
+        "receipt": result.receipt,
+    }

@@ -153,7 +153,7 @@ def _finish_all(common: Common, display: Display, *, as_json: bool) -> None:
     async def conversation(session: Session) -> list[ExitStatus]:
         return [await _finish_one(session, record, display) for record in unfinished]
 
-    statuses = set(talk(setup, Display(as_json=as_json), conversation))
+    statuses = set(talk(setup, display, conversation))
     # Refused is an answer: what counts here is whether everything is known now.
     end_with(ExitStatus.UNKNOWN if ExitStatus.UNKNOWN in statuses else ExitStatus.OK)
 
@@ -162,9 +162,9 @@ async def _finish_one(session: Session, record: OrderRecord, display: Display) -
     try:
         result = await session.customer.finish(record)
     except RefusedError as error:
-        display.say(f"{record.order_id} unknown: {in_words(error.code, error.detail)}")
+        display.say_anywhere(f"{record.order_id} unknown: {in_words(error.code, error.detail)}")
         return ExitStatus.UNKNOWN
-    display.say(f"{record.order_id} {order_text(result)}")
+    display.say_anywhere(f"{record.order_id} {order_text(result)}")
     return status_of(result)
 
 
@@ -187,12 +187,14 @@ def _send_again(common: Common, order_id: str, display: Display, *, as_json: boo
             f"the bank gave another receipt for order {order_id} than before. Keep both: "
             f"{state.file_of(order_id)}"
         )
-    if as_json:
-        display.json(
-            {"order_id": order_id, "same_receipt": True, "file": str(state.file_of(order_id))}
-        )
-    else:
-        display.say(f"the same receipt, byte for byte: {_outcome(record)} ({record.meaning})")
+    words = f"the same receipt, byte for byte: {_outcome(record)} ({record.meaning})"
+    with display.saying_or_warning(words):
+        if as_json:
+            display.json(
+                {"order_id": order_id, "same_receipt": True, "file": str(state.file_of(order_id))}
+            )
+        else:
+            display.say(words)
 
 
 # --- Proof ---

@@ -136,6 +136,39 @@ def test_a_message_that_comes_and_cant_be_shown_waits(
     assert message.text == "Are you there?"
 
 
+@pytest.mark.parametrize(
+    ("output", "words", "more"), [("full", "No space left", ()), ("gone", "", ("--json",))]
+)
+def test_an_order_ends_as_it_has_ended_also_where_that_cant_be_said(
+    run: Run,
+    background: BackgroundWorld,
+    config: Path,
+    tmp_path: Path,
+    *,
+    output: str,
+    words: str,
+    more: tuple[str, ...],
+) -> None:
+    bank = background.world.bank
+    order = ("transfer", "account1", "account2", "100", "--yes", "--config", str(config), *more)
+    booked = printed_nowhere(tmp_path, output, *order)
+    assert (booked.returncode, bank.booked) == (0, 1)
+    assert words in booked.stderr.decode()
+    assert "ok: transfer 100 from account1 to account2" in booked.stderr.decode()
+    [done] = run("orders", "--all", "--json", "--config", config).json
+    again = ("orders", "--again", done["order_id"], "--config", str(config), *more)
+    assert printed_nowhere(tmp_path, output, *again).returncode == 0
+    bank.silent_times = 999
+    silent = printed_nowhere(tmp_path, output, *order, "--tries", "1", "--timeout", "0.1")
+    assert silent.returncode == 3
+    bank.silent_times = 0
+    finished = printed_nowhere(tmp_path, output, "orders", "--finish", "--config", str(config))
+    assert (finished.returncode, bank.booked) == (0, 2)
+    refused = ("withdraw", "account1", "5000", "--yes", "--config", str(config), *more)
+    assert printed_nowhere(tmp_path, output, *refused).returncode == 1
+    assert bank.booked == 2
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
 def test_json_is_json_in_every_encoding(config: Path, tmp_path: Path, encoding: str) -> None:
     shown = printed(tmp_path, encoding, "show", "--json", "--config", str(config))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
+import os
 import re
 import signal
 import subprocess
@@ -13,6 +15,8 @@ from pathlib import Path
 import pytest
 
 from clients import person
+from clients.display import Display
+from clients.errors import OutputError
 from clients.storage import StateDirectory
 from protocol.keys import format_fingerprint
 from tests.clients.test_messages import other_identity, say
@@ -194,6 +198,23 @@ def test_script_ends_with_its_duration_and_says_what_is_unfinished(
     assert "action 1/2 unknown" in done.out
     assert "action 2/2 not done" in done.out
     assert len(run("orders", "--json", "--config", config).json) == 1
+
+
+def test_script_begins_nothing_more_when_its_lines_cant_be_written(
+    run: Run, background: BackgroundWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    actions = tuple(f"SEND [bank] SUB [account1] [{amount}]" for amount in (1, 2, 4))
+    config = write_config(tmp_path, background.world, ADA, actions)
+
+    def full(display: Display, text: str) -> None:
+        if "action 2/3" in text:
+            raise OutputError(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+
+    monkeypatch.setattr(Display, "write", full)
+    done = run("run", config, "--once")
+    assert done.status == 1
+    assert "No space left on device; action 2/3 ok: withdraw 2" in done.err
+    assert background.world.bank.balances["account1"] == 1000 - 1 - 2
 
 
 def test_script_stays_for_its_duration_and_takes_messages(
