@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from clients.commands.connected import end_with, talk
-from clients.commands.money import say_result
+from clients.commands.money import result_facts, say_result
 from clients.commands.options import (
     Common,
     bank_of,
@@ -22,7 +22,7 @@ from clients.customer import BankPin, OrderResult, OrderState
 from clients.display import Display, amount_text, time_text
 from clients.errors import ClientError, RefusedError, StorageError, UsageError
 from clients.orders import check_evidence, check_receipt, meaning_of
-from clients.outcomes import ExitStatus, balance_text, order_text, status_of
+from clients.outcomes import ExitStatus, balance_text, order_text
 from clients.receipts import read_receipt_file
 from clients.records import OrderRecord
 from clients.session import Session
@@ -64,6 +64,8 @@ def orders(
 
     Example: python -m clients.person orders --finish --config ada.json
     """
+    if finish and again is not None:
+        raise UsageError("either --finish or --again")
     display = Display()
     if again is not None:
         _send_again(common, again, display, as_json=as_json)
@@ -146,26 +148,45 @@ def _outcome(record: OrderRecord) -> str:
 def _finish_all(common: Common, display: Display, *, as_json: bool) -> None:
     setup = setup_of(common)
     unfinished = StateDirectory(setup.state_path).unfinished()
-    if not unfinished:
+    # As JSON all are said together, in the end.
+    one_by_one = Display(as_json=as_json)
+
+    async def conversation(session: Session) -> list[OrderResult]:
+        return [await _finish_one(session, record, one_by_one) for record in unfinished]
+
+    finished = talk(setup, display, conversation) if unfinished else []
+    if as_json:
+        with display.saying_or_warning(f"{len(finished)} order(s) sent again"):
+            display.json([result_facts(result) for result in finished])
+    elif not unfinished:
         display.say("no unfinished orders")
-        return
-
-    async def conversation(session: Session) -> list[ExitStatus]:
-        return [await _finish_one(session, record, display) for record in unfinished]
-
-    statuses = set(talk(setup, display, conversation))
     # Refused is an answer: what counts here is whether everything is known now.
-    end_with(ExitStatus.UNKNOWN if ExitStatus.UNKNOWN in statuses else ExitStatus.OK)
+    unknown = any(result.state is OrderState.UNKNOWN for result in finished)
+    end_with(ExitStatus.UNKNOWN if unknown else ExitStatus.OK)
 
 
-async def _finish_one(session: Session, record: OrderRecord, display: Display) -> ExitStatus:
+async def _finish_one(session: Session, record: OrderRecord, display: Display) -> OrderResult:
     try:
         result = await session.customer.finish(record)
     except RefusedError as error:
-        display.say_anywhere(f"{record.order_id} unknown: {in_words(error.code, error.detail)}")
-        return ExitStatus.UNKNOWN
-    display.say_anywhere(f"{record.order_id} {order_text(result)}")
-    return status_of(result)
+        words = f"unknown: {in_words(error.code, error.detail)}"
+        result = _not_sent(session.state, record, error)
+    else:
+        words = order_text(result)
+    display.say_anywhere(f"{record.order_id} {words}")
+    return result
+
+
+def _not_sent(state: StateDirectory, record: OrderRecord, error: RefusedError) -> OrderResult:
+    return OrderResult(
+        order_id=record.order_id,
+        meaning=record.meaning,
+        state=OrderState.UNKNOWN,
+        receipt=None,
+        code=error.code,
+        detail=error.detail,
+        file=state.file_of(record.order_id),
+    )
 
 
 def _send_again(common: Common, order_id: str, display: Display, *, as_json: bool) -> None:

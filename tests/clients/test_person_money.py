@@ -176,6 +176,42 @@ def test_unknown_outcome_is_said_kept_and_found_out(
     assert run("orders", "--again", "0" * 8, "--config", config).status == 2
 
 
+def test_finishing_as_json_is_a_list_of_what_became_of_each(
+    run: Run, background: BackgroundWorld, config: Path
+) -> None:
+    finish = ("orders", "--finish", "--json", "--config", config)
+    assert run(*finish).json == []
+    bank = background.world.bank
+    bank.silent_times = 99
+    hasty = ("--config", config, "--yes", "--tries", "1", "--timeout", "0.1")
+    for amount in (100, 5000):
+        assert run("withdraw", "account1", amount, *hasty).status == 3
+    unknown = run(*finish, "--tries", "1", "--timeout", "0.1")
+    assert (unknown.status, [each["state"] for each in unknown.json]) == (3, ["unknown"] * 2)
+    bank.silent_times = 0
+    finished = run(*finish)
+    assert finished.status == 0
+    assert [(each["state"], each["code"]) for each in finished.json] == [
+        ("accepted", None),
+        ("refused", "insufficient_funds"),
+    ]
+    assert finished.json[0]["receipt"]["outcome"] == "accepted"
+    assert run(*finish).json == []
+
+
+def test_finishing_tells_of_orders_for_another_bank(
+    run: Run, background: BackgroundWorld, config: Path
+) -> None:
+    background.world.bank.silent_times = 99
+    hasty = ("--config", config, "--yes", "--tries", "1", "--timeout", "0.1")
+    assert run("withdraw", "account1", "1", *hasty).status == 3
+    other = ("--bank-fingerprint", BEN.fingerprint.hex(), "--config", config)
+    told = run("orders", "--finish", *other)
+    assert (told.status, "unknown: peer_key_changed" in told.out) == (3, True)
+    [listed] = run("orders", "--finish", "--json", *other).json
+    assert (listed["state"], listed["code"]) == ("unknown", "peer_key_changed")
+
+
 def test_bank_that_gives_another_receipt_is_told_of(
     run: Run, background: BackgroundWorld, config: Path
 ) -> None:
