@@ -262,6 +262,8 @@ def trust(
 
     Example: python -m clients.person trust ben --config ada.json
     """
+    if block and unblock:
+        raise UsageError("either --block or --unblock")
     setup = setup_of(common)
     display = Display()
     state = StateDirectory(state_path(common, setup.key_file.client_id))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import sys
 from typing import Annotated, Final
 
@@ -12,7 +13,7 @@ from clients.actions import check_account, check_amount
 from clients.commands.connected import end_with, talk
 from clients.commands.options import Common, setup_of, with_common_options
 from clients.customer import OrderResult
-from clients.display import Display, amount_text, time_text
+from clients.display import Display, amount_text, printable, time_text
 from clients.errors import ClientError, OutcomeUnknownError, UsageError
 from clients.orders import meaning_of
 from clients.outcomes import ExitStatus, balance_text, order_text, status_of
@@ -176,7 +177,7 @@ def statement(
     if as_json:
         display.json(found)
     elif as_csv:
-        _write_csv(found)
+        _write_csv(display, found)
     else:
         _show_statement(display, found)
 
@@ -228,8 +229,11 @@ def _show_statement(display: Display, found: StatementResult) -> None:
         display.say(f"there is more: --before {found.next_before}, or --all")
 
 
-def _write_csv(found: StatementResult) -> None:
-    writer = csv.writer(sys.stdout, lineterminator="\n")
+def _write_csv(display: Display, found: StatementResult) -> None:
+    # Others wrote the memos: a terminal would obey what a file just keeps.
+    shown = printable if sys.stdout.isatty() else str
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_CSV_COLUMNS)
     for line in found.entries:
         writer.writerow(
@@ -238,14 +242,15 @@ def _write_csv(found: StatementResult) -> None:
                 time_text(line.booked_at),
                 time_text(line.value_date) if line.value_date is not None else "",
                 line.kind,
-                line.counterparty,
+                shown(line.counterparty),
                 amount_text(line.amount, found.exponent),
                 amount_text(line.balance_after, found.exponent),
                 found.currency,
-                _inert(line.memo),
+                shown(_inert(line.memo)),
                 line.transfer_id,
             ]
         )
+    display.write(text.getvalue())
 
 
 def _inert(text: str) -> str:

@@ -57,6 +57,7 @@ class FakeBank:
     silent_times: int = 0
     booked: int = 0
     entries: int = 3
+    memo: str = "=1+1"
     transient: list[Code] = field(default_factory=list)
     refuse_unsealed: list[Code] = field(default_factory=list)
 
@@ -192,7 +193,7 @@ class FakeBank:
                 number,
                 number,
                 "other",
-                "=1+1",
+                self.memo,
                 now_ms(),
                 None,
             )

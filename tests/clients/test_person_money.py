@@ -147,6 +147,21 @@ def test_statement_as_table_json_and_csv(
     assert run("statement", "account1", "--csv", "--json", "--config", config).status == 2
 
 
+def test_csv_keeps_every_character_but_gives_a_terminal_none_that_it_would_obey(
+    run: Run, background: BackgroundWorld, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    background.world.bank.entries = 1
+    background.world.bank.memo = "rent\x1b[2J\u202e\0\n"
+    statement = ("statement", "account1", "--csv", "--config", config)
+    in_a_file = run(*statement)
+    [row] = csv.DictReader(io.StringIO(in_a_file.out, newline=""))
+    assert row["memo"] == background.world.bank.memo
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    at_a_terminal = run(*statement).out
+    assert "rent\\x1b[2J\\u202e\\x00\\n," in at_a_terminal
+    assert not set(background.world.bank.memo[4:]) & set(at_a_terminal) - set("[2J\n")
+
+
 def test_unknown_outcome_is_said_kept_and_found_out(
     run: Run, background: BackgroundWorld, config: Path
 ) -> None:
@@ -197,6 +212,8 @@ def test_finishing_as_json_is_a_list_of_what_became_of_each(
     ]
     assert finished.json[0]["receipt"]["outcome"] == "accepted"
     assert run(*finish).json == []
+    both = run(*finish, "--again", finished.json[0]["order_id"])
+    assert (both.status, both.err) == (2, "error: either --finish or --again\n")
 
 
 def test_finishing_tells_of_orders_for_another_bank(

@@ -85,6 +85,8 @@ def test_trust_shows_both_fingerprints_and_confirms(
     assert run("send", "ben", "Hello you", "--config", config).status == 0
     assert run("trust", "ben", "--block", "--config", config).status == 0
     assert run("trust", "ben", "--unblock", "--config", config).status == 0
+    both = run("trust", "ben", "--block", "--unblock", "--config", config)
+    assert (both.status, both.err) == (2, "error: either --block or --unblock\n")
     assert run("trust", "ben", "--keep", "--config", config).status == 0
     assert run("trust", "bank", "--config", config).status == 2
     assert run("trust", "--config", config).status == 2
