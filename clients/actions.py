@@ -26,12 +26,21 @@ from protocol import limits
 from protocol.banking import Order, Transfer, Withdraw
 from protocol.identifiers import (
     ACCOUNT_NUMBER_PATTERN,
+    CURRENCY_PATTERN,
     check_client_id,
     is_name_query,
     split_name,
 )
 
-__all__ = ["Action", "BankAction", "SendAction", "check_account", "check_amount", "parse_action"]
+__all__ = [
+    "Action",
+    "BankAction",
+    "SendAction",
+    "check_account",
+    "check_amount",
+    "check_currency",
+    "parse_action",
+]
 
 _ACTION: Final = re.compile(r"SEND +\[([^\[\]]*)\] +(\S.*)", re.DOTALL)
 _ADD: Final = re.compile(r"ADD +\[([^\[\]]*)\] +\[([^\[\]]*)\] +\[([^\[\]]*)\] *")
@@ -125,4 +134,17 @@ def check_amount(text: str) -> str:
     """
     if not 1 <= len(text) <= limits.AMOUNT_CHARS_MAX:
         raise ActionError(f"an amount has 1 to {limits.AMOUNT_CHARS_MAX} characters")
+    return text
+
+
+def check_currency(text: str | None) -> str | None:
+    """Return ``text`` if it can be a currency's code, or is None.
+
+    :raises ActionError: with words that say what a code looks like.
+    """
+    if text is not None and not re.match(CURRENCY_PATTERN, text):
+        raise ActionError(
+            f"{text!r} is no currency: 3 to {limits.CURRENCY_CODE_CHARS_MAX} capital letters A-Z "
+            "or digits, beginning with a letter, as EUR"
+        )
     return text

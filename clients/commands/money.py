@@ -9,7 +9,7 @@ from typing import Annotated, Final
 
 import typer
 
-from clients.actions import check_account, check_amount
+from clients.actions import check_account, check_amount, check_currency
 from clients.commands.connected import end_with, talk
 from clients.commands.options import Common, setup_of, with_common_options
 from clients.customer import OrderResult
@@ -155,7 +155,10 @@ def statement(
     limit: Annotated[int, typer.Option(min=1, help="How many entries, the newest first.")] = 50,
     everything: Annotated[bool, typer.Option("--all", help="Every entry there is.")] = False,
     before: Annotated[
-        int | None, typer.Option(min=0, help="Only entries with a lower sequence number.")
+        int | None,
+        typer.Option(
+            min=0, max=limits.MILLISECONDS_MAX, help="Only entries with a lower sequence number."
+        ),
     ] = None,
     as_csv: Annotated[bool, typer.Option("--csv", help="As comma-separated values.")] = False,
     as_json: JsonOption = False,
@@ -284,7 +287,7 @@ def transfer(
         from_account=check_account(source),
         to_account=check_account(destination),
         amount=check_amount(amount),
-        currency=currency,
+        currency=check_currency(currency),
         memo=_check_memo(memo),
     )
     _carry_out(common, order, yes=yes, as_json=as_json)
@@ -308,7 +311,7 @@ def withdraw(
     order = Withdraw(
         account=check_account(account),
         amount=check_amount(amount),
-        currency=currency,
+        currency=check_currency(currency),
         memo=_check_memo(memo),
     )
     _carry_out(common, order, yes=yes, as_json=as_json)
@@ -332,7 +335,7 @@ def deposit(
     order = Deposit(
         account=check_account(account),
         amount=check_amount(amount),
-        currency=currency,
+        currency=check_currency(currency),
         memo=_check_memo(memo),
     )
     _carry_out(common, order, yes=yes, as_json=as_json)

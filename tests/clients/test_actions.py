@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clients.actions import BankAction, SendAction, parse_action
+from clients.actions import BankAction, SendAction, check_currency, parse_action
 from clients.errors import ActionError
 from protocol.banking import Transfer, Withdraw
 
@@ -66,6 +66,14 @@ def test_orders_to_the_bank() -> None:
 def test_everything_else_is_refused_in_words(source: str, words: str) -> None:
     with pytest.raises(ActionError, match=words):
         parse_action(source, "bank")
+
+
+@pytest.mark.parametrize("text", ["", "eur", "EU", "1EUR", "E" * 13, "EUR\n", "ÄUR"])
+def test_a_currency_looks_like_one(text: str) -> None:
+    with pytest.raises(ActionError, match="is no currency: 3 to 12 capital letters"):
+        check_currency(text)
+    assert check_currency("EUR") == "EUR"
+    assert check_currency(None) is None
 
 
 @given(st.text(alphabet="SENDABU[] ,a1.\n", max_size=60))

@@ -111,11 +111,17 @@ def test_wrong_accounts_and_amounts_are_named_before_anything_is_sent(
         ("deposit", "", "1"),
         ("withdraw", "account1", "1" * (limits.AMOUNT_CHARS_MAX + 1)),
         ("transfer", "account1", "account2", "1", "--memo", "x" * 141),
+        ("transfer", "account1", "account2", "1", "--currency", "eur"),
+        ("withdraw", "account1", "1", "--currency", "EU"),
+        ("deposit", "account1", "1", "--currency", "E" * 13),
     ):
         result = run(*words, "--yes", "--config", config)
         assert result.status == 2
         assert result.err.startswith("error: ")
     assert background.world.bank.seen == []
+    assert run("statement", "account1", "--before", 2**53, "--config", config).status == 2
+    in_twc = ("withdraw", "account1", "1", "--currency", "TWC", "--yes", "--config", config)
+    assert run(*in_twc).status == 0
 
 
 @pytest.mark.usefixtures("background")
