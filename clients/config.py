@@ -22,11 +22,13 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from clients.actions import Action, parse_action
 from clients.errors import ActionError, ConfigError
@@ -41,6 +43,8 @@ FILE_BYTES_MAX: Final = 1_048_576
 DURATION_SECONDS_MAX: Final = 30 * 86_400
 TIMEOUT_SECONDS_MAX: Final = 3_600
 RETRIES_MAX: Final = 1_000
+
+_HOST: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 
 Section = Mapping[str, object]
 
@@ -266,10 +270,15 @@ def _server(server: _Reader) -> str:
     scheme = "wss" if server.has("tls") and server.flag("tls") else "ws"
     server.finish()
     bracketed = f"[{host}]" if ":" in host and not host.startswith("[") else host
-    try:
-        return check_relay_url(f"{scheme}://{bracketed}:{port}/{path.lstrip('/')}")
-    except ValueError as error:
-        raise server.error("ip", str(error)) from error
+    # Any of these would end the host, and what follows the port with it.
+    if any(char in host for char in "/@#?"):
+        raise server.error("ip", f"{host!r} is no address of a computer, nor its name")
+    for key, rest in (("ip", ""), ("path", path.lstrip("/"))):
+        try:
+            url = check_relay_url(f"{scheme}://{bracketed}:{port}/{rest}")
+        except ValueError as error:
+            raise server.error(key, str(error)) from error
+    return url
 
 
 def check_relay_url(url: str) -> str:
@@ -278,13 +287,28 @@ def check_relay_url(url: str) -> str:
     :raises ValueError: with words that say what it looks like.
     """
     try:
-        parts = urlsplit(url)
-        good = parts.scheme in ("ws", "wss") and bool(parts.hostname) and parts.port != 0
+        good = _can_work(urlsplit(url))
     except ValueError:
         good = False
-    if not good or any(char.isspace() for char in url):
+    if not good or not url.isprintable() or " " in url or "#" in url:
         raise ValueError(f"{url!r} is no relay's address; one looks like ws://host:port/relay")
     return url
+
+
+def _can_work(parts: SplitResult) -> bool:
+    """Whether a WebSocket could be opened to it.
+
+    :raises ValueError: no, it couldn't: the host or the port is none.
+    """
+    has_user, has_password = parts.username is not None, parts.password is not None
+    if parts.scheme not in ("ws", "wss") or parts.port == 0 or has_user is not has_password:
+        return False
+    # The name as it is looked up: with the labels that are too long or empty refused (RFC 3490).
+    host = (parts.hostname or "").encode("idna").decode("ascii")
+    if ":" in host:
+        IPv6Address(host)
+        return True
+    return _HOST.fullmatch(host) is not None
 
 
 def _bank(bank: _Reader) -> tuple[str, bytes | None]:

@@ -140,6 +140,11 @@ WRONG: list[tuple[str, Callable[[Contents], None]]] = [
     ("server.tls", put("server", "tls", value="yes")),
     ("server.url", put("server", "url", value="http://x")),
     ("server.ip", put("server", "url", value="ws://x:1/")),
+    *(
+        ("server.ip", put("server", "ip", value=value))
+        for value in ("127.0.0.1/x", "a@b", "a#b", "a?b", "a..b", "x" * 64 + ".example", "a:b", "%")
+    ),
+    ("server.path", put("server", "path", value="relay#top")),
     ("bank.fingerprint", put("bank", value={"fingerprint": "0123"})),
     ("bank.id", put("bank", value={"id": "?"})),
     ("bank.key", put("bank", value={"key": "x"})),
@@ -162,6 +167,54 @@ def test_a_wrong_key_is_named_with_its_file(
         load(tmp_path, contents)
     assert caught.value.key == key
     assert f"{tmp_path / 'ada.json'}: {key}: " in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ws://",
+        "ws://:80/relay",
+        "ws://host:0/relay",
+        "ws://host:65536/relay",
+        "ws://a..example/relay",
+        "ws://" + "ä" * 64 + ".example/relay",
+        "ws://\u2024/relay",
+        "ws://a%2fb/relay",
+        "ws://host/relay#",
+        "ws://host/relay#top",
+        "ws://user@host/relay",
+        "ws://@host/relay",
+        "ws://host/re lay",
+        "ws://host/re\x00lay",
+        "ws://[::1/relay",
+        "ws://[host]/relay",
+        "http://host/relay",
+        "host/relay",
+    ],
+)
+def test_an_address_that_never_can_work_is_refused(tmp_path: Path, url: str) -> None:
+    contents = original()
+    contents["server"] = {"url": url}
+    with pytest.raises(ConfigError, match="one looks like ws://host:port/relay") as caught:
+        load(tmp_path, contents)
+    assert caught.value.key == "server.url"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ws://127.0.0.1:8765/relay",
+        "wss://[::1]/relay",
+        "wss://[fe80::1%eth0]:99/",
+        "wss://bücher.example:443/relay?x=1",
+        "ws://host_1.example./relay",
+        "ws://user:secret@localhost:1/relay",
+    ],
+)
+def test_an_address_that_may_work_is_taken_as_it_is(tmp_path: Path, url: str) -> None:
+    contents = original()
+    contents["server"] = {"url": url}
+    assert load(tmp_path, contents).relay_url == url
 
 
 @pytest.mark.parametrize(
