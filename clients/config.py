@@ -32,6 +32,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from clients.actions import Action, parse_action
 from clients.errors import ActionError, ConfigError
+from protocol.encoding import check_unicode
 from protocol.identifiers import check_client_id, split_name
 from protocol.keys import parse_fingerprint
 
@@ -114,7 +115,10 @@ class _Reader:
         value = self.take(key)
         if not isinstance(value, str) or not value.strip():
             raise self.error(key, "must be a text")
-        return value.strip()
+        try:
+            return check_unicode(value.strip())
+        except ValueError as error:
+            raise self.error(key, str(error)) from error
 
     def number(self, key: str, *, least: float, most: float) -> float:
         value = self.take(key)
@@ -336,7 +340,7 @@ def _actions(root: _Reader, bank_id: str) -> tuple[Action, ...]:
         if not isinstance(source, str):
             raise root.error(f"actions[{number}]", "must be a text")
         try:
-            actions.append(parse_action(source, bank_id))
-        except ActionError as error:
+            actions.append(parse_action(check_unicode(source), bank_id))
+        except (ActionError, ValueError) as error:
             raise root.error(f"actions[{number}]", str(error)) from error
     return tuple(actions)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import math
 from dataclasses import dataclass, field
 from typing import Final
@@ -23,9 +24,11 @@ from clients.session import Session
 from clients.waiting import first_of
 from protocol.bundles import Bundle
 from protocol.client_events import Ended
-from protocol.errors import Code
+from protocol.errors import Code, LocalError
 
 __all__ = ["Script"]
+
+_log = logging.getLogger("tellerwire.script")
 
 FIND_PAUSE_SECONDS: Final = 0.3
 """Between look-ups of a recipient who has not registered yet."""
@@ -124,8 +127,11 @@ class Script:
             self._tell(number, ExitStatus.FAILED, refusal_text(error), error.code)
         except OutcomeUnknownError as error:
             self._tell(number, ExitStatus.UNKNOWN, f"unknown: {error}")
-        except ClientError as error:
+        except (ClientError, LocalError) as error:
             self._tell(number, ExitStatus.FAILED, f"failed: {error}")
+        except Exception as error:  # noqa: BLE001 - one action doesn't keep the next from being tried
+            _log.debug("action %d failed", number, exc_info=error)
+            self._tell_unexpected(number, action, error)
 
     async def _order(self, number: int, action: BankAction) -> None:
         submitted = self._session.customer.submit(action.order, policy=self._policy)
@@ -134,6 +140,8 @@ class Script:
         if not task.done():
             task.cancel()
             await asyncio.wait({task})
+            # A timer may go off a moment early; nothing more is begun all the same.
+            self._deadline = min(self._deadline, asyncio.get_running_loop().time())
             self._tell(
                 number,
                 ExitStatus.UNKNOWN,
@@ -183,6 +191,15 @@ class Script:
             await asyncio.sleep(FIND_PAUSE_SECONDS)
 
     # --- Result lines ---
+
+    def _tell_unexpected(self, number: int, action: Action, error: Exception) -> None:
+        """An order may have been sent before it; a message that wasn't is sent by nobody."""
+        words = f"something went wrong in this program: {error} (--debug shows where)"
+        if isinstance(action, BankAction):
+            hint = "find out with: orders --finish"
+            self._tell(number, ExitStatus.UNKNOWN, f"unknown: {words}; {hint}")
+        else:
+            self._tell(number, ExitStatus.FAILED, f"failed: {words}")
 
     def _tell_waiting(self, number: int, recipient: str, seconds: float) -> None:
         """Say it on standard error, and so that nobody takes it for the action's one line."""

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-__all__ = ["Part", "b64u", "decode_strict", "pae", "unb64u"]
+__all__ = ["Part", "b64u", "check_unicode", "decode_strict", "pae", "unb64u"]
 
 Part = bytes | str | int | None
 """A part of a pre-authentication encoding: text is UTF-8, a number is decimal ASCII,
@@ -21,6 +21,22 @@ T = TypeVar("T")
 # padding, become what neither knows.
 _TO_STANDARD: Final = bytes.maketrans(b"-_+/=", b"+/!!!")
 _TO_URL: Final = bytes.maketrans(b"+/", b"-_")
+
+
+def check_unicode(text: str) -> str:
+    """Return ``text`` if it can be written as UTF-8.
+
+    Half of a surrogate pair can't: an escape in JSON leaves it, or bytes of the system that are no
+    UTF-8.
+
+    :raises ValueError: it has one.
+    """
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        # The error itself would keep the text, which may be a secret.
+        raise ValueError(f"character {error.start + 1} is not Unicode") from None
+    return text
 
 
 def b64u(data: bytes) -> str:

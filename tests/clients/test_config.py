@@ -151,6 +151,11 @@ WRONG: list[tuple[str, Callable[[Contents], None]]] = [
     ("actions", put("actions", value="SEND [ben] hi")),
     ("actions[1]", put("actions", value=[1])),
     ("actions[2]", put("actions", value=["SEND [ben] hi", "SHOUT [ben] hi"])),
+    ("actions[2]", put("actions", value=["SEND [ben] hi", "SEND [ben] \ud800"])),
+    ("actions[1]", put("actions", value=["SEND [bank] SUB [a] [\udfff]"])),
+    ("person.name", put("person", "name", value="Ärlig, A\ud800da")),
+    ("person.keys.public", put("person", "keys", "public", value="ada\ud800.pub")),
+    ("server.url", put("server", value={"url": "ws://host/\ud800"})),
     ("extra", put("extra", value=1)),
 ]
 

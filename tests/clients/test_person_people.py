@@ -11,13 +11,19 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from clients import person
+from clients.customer import Customer, OrderResult
 from clients.display import Display
 from clients.errors import OutputError
+from clients.messages import Messenger
+from clients.retry import RetryPolicy
 from clients.storage import StateDirectory
+from protocol.banking import Withdraw
+from protocol.bundles import Bundle
 from protocol.keys import format_fingerprint
 from tests.clients.test_messages import other_identity, say
 from tests.clients.typist import PASSPHRASE, BackgroundWorld, Run, write_config
@@ -200,6 +206,45 @@ def test_script_ends_with_its_duration_and_says_what_is_unfinished(
     assert "action 1/2 unknown" in done.out
     assert "action 2/2 not done" in done.out
     assert len(run("orders", "--json", "--config", config).json) == 1
+
+
+def test_whatever_goes_wrong_with_an_action_gets_a_line_and_the_next_is_tried(
+    run: Run, background: BackgroundWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("listen", "--seconds", "0", "--config", write_config(tmp_path, background.world, BEN))
+    actions = (
+        # As JSON it has six times as many characters, which is more than a message may have.
+        "SEND [ben] " + "\x01" * 16_000,
+        "SEND [ben] Hello Ben",
+        "SEND [bank] SUB [account1] [1]",
+        "SEND [bank] SUB [account1] [2]",
+    )
+    config = write_config(tmp_path, background.world, ADA, actions)
+    submit, send = Customer.submit, Messenger.send
+
+    async def half_broken(customer: Customer, order: Withdraw, **more: Any) -> OrderResult:
+        if order.amount == "1":
+            raise ZeroDivisionError("oh")
+        return await submit(customer, order, **more)
+
+    def half_broken_send(messenger: Messenger, to: Bundle, text: str, policy: RetryPolicy) -> Any:
+        if text == "Hello Ben":
+            raise ZeroDivisionError("no")
+        return send(messenger, to, text, policy)
+
+    monkeypatch.setattr(Customer, "submit", half_broken)
+    monkeypatch.setattr(Messenger, "send", half_broken_send)
+    done = run("run", config, "--once")
+    assert done.status == 1
+    assert "Error" not in done.out + done.err
+    lines = [line for line in done.out.splitlines() if line.startswith("action ")]
+    assert [line[:33] for line in lines] == [
+        "action 1/4 failed: a message has ",
+        "action 2/4 failed: something went",
+        "action 3/4 unknown: something wen",
+        "action 4/4 ok: withdraw 2 from ac",
+    ]
+    assert lines[2].endswith("find out with: orders --finish")
 
 
 def test_script_begins_nothing_more_when_its_lines_cant_be_written(

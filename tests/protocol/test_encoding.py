@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.encoding import b64u, decode_strict, pae, unb64u
+from protocol.encoding import b64u, check_unicode, decode_strict, pae, unb64u
 
 
 class _Small(msgspec.Struct, forbid_unknown_fields=True):
@@ -81,3 +81,17 @@ def test_strict_json_raises_nothing_but_value_errors(raw: bytes) -> None:
 def test_strict_json_says_what_is_wrong(raw: bytes, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         decode_strict(raw, _Small)
+
+
+@given(st.text(alphabet=st.characters(exclude_categories=["Cs"])))
+def test_text_that_can_be_written_is_unicode(text: str) -> None:
+    assert check_unicode(text) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["a\ud800", "a\udfffb", b"a\xff".decode("utf-8", "surrogateescape")]
+)
+def test_half_of_a_surrogate_pair_is_not_unicode(text: str) -> None:
+    with pytest.raises(ValueError, match="character 2 is not Unicode") as caught:
+        check_unicode(text)
+    assert caught.value.__cause__ is None
