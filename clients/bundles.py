@@ -33,5 +33,6 @@ def read_bundle_file(path: Path) -> Bundle:
         return open_bundle(msgspec.json.decode(data, type=SignedBundle))
     except OSError as error:
         raise UsageError(f"{path} can't be read: {error.strerror}") from error
-    except (msgspec.DecodeError, ProtocolError) as error:
+    except (ValueError, ProtocolError) as error:
+        # A ValueError too is a name that no file can have: one with a NUL in it.
         raise UsageError(f"{path} is no good bundle: {error}") from error

@@ -9,6 +9,7 @@ from typing import Final
 from clients.connection import Clock, Connection
 from clients.errors import RefusedError, RelayUnreachableError
 from clients.peers import Peers
+from clients.waiting import fail
 from protocol.bundles import Bundle, SignedBundle, open_bundle
 from protocol.client_events import CallEnded
 from protocol.client_protocol import ClientProtocol
@@ -134,7 +135,7 @@ class Directory:
         self._failure = error
         for future in self._calls.values():
             if not future.done():
-                future.set_exception(error)
+                fail(future, error)
 
     async def _call(self, frame: Lookup | Publish, within_ms: int) -> Found | Published:
         if self._failure is not None:
@@ -142,8 +143,8 @@ class Directory:
         now = self._clock()
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._calls[frame.id] = future
-        self._connection.apply(self._protocol.call(frame, lapses_at=now + within_ms, now=now))
         try:
+            self._connection.apply(self._protocol.call(frame, lapses_at=now + within_ms, now=now))
             result = await future
         finally:
             self._calls.pop(frame.id, None)

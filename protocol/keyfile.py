@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
 from protocol.bundles import Bundle, SignedBundle, make_bundle, open_bundle
-from protocol.encoding import b64u, decode_strict, unb64u
+from protocol.encoding import b64u, check_unicode, decode_strict, unb64u
 from protocol.errors import (
     KeyFileFormatError,
     MisuseError,
@@ -204,6 +204,7 @@ def encrypt_key_file(
     """Return the bytes of a key file under ``passphrase``.
 
     :raises MisuseError: the cost is one with which the file would be refused when it is opened.
+    :raises WrongPassphraseError: the passphrase is not Unicode.
     """
     header = KeyFileHeader(
         format=FORMAT,
@@ -314,7 +315,10 @@ def _read_contents(header: KeyFileHeader, raw: bytes) -> KeyFile:
 
 def _stretch(header: KeyFileHeader, passphrase: str) -> bytes:
     # NFKC, so that a passphrase typed on another keyboard or system is the same passphrase.
-    secret = unicodedata.normalize("NFKC", passphrase).encode("utf-8")
+    try:
+        secret = unicodedata.normalize("NFKC", check_unicode(passphrase)).encode("utf-8")
+    except ValueError as error:
+        raise WrongPassphraseError("the passphrase is not Unicode") from error
     kdf = Argon2id(
         salt=unb64u(header.salt),
         length=32,

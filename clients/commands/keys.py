@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import sys
 from pathlib import Path
@@ -13,12 +12,13 @@ import typer
 from clients.bundles import bundle_json, read_bundle_file
 from clients.commands.connected import connected
 from clients.commands.options import (
-    ENVIRONMENT_NAME,
     Common,
     first_line,
+    given_passphrase,
     open_key,
     setup_of,
     state_path,
+    typed_passphrase,
     with_common_options,
 )
 from clients.connection import system_clock
@@ -75,23 +75,12 @@ def keygen(
 
 
 def _new_passphrase(common: Common, display: Display) -> str:
-    if common.passphrase_file is not None:
-        passphrase = first_line(common.passphrase_file)
-    elif ENVIRONMENT_NAME in os.environ:
-        passphrase = os.environ[ENVIRONMENT_NAME]
-    elif sys.stdin.isatty():
-        passphrase = _ask_twice()
-    else:
-        raise UsageError(
-            f"no passphrase: set {ENVIRONMENT_NAME}, give --passphrase-file, or start the "
-            "program in a terminal to be asked"
-        )
-    return _check_strength(passphrase, display)
+    return _check_strength(given_passphrase(common, _ask_twice), display)
 
 
 def _ask_twice() -> str:
-    passphrase = getpass.getpass("New passphrase: ")
-    if getpass.getpass("The same again: ") != passphrase:
+    passphrase = typed_passphrase("New passphrase: ")
+    if typed_passphrase("The same again: ") != passphrase:
         raise UsageError("the two passphrases differ; nothing was changed")
     return passphrase
 
@@ -134,7 +123,7 @@ def show(
     _, key_file, _ = open_key(common, common.read_config())
     display = Display()
     if out is not None:
-        out.write_text(bundle_json(key_file.signed_bundle), encoding="utf-8")
+        _write_bundle(out, key_file)
         display.say(f"wrote the public bundle to {out}")
         return
     if bundle:
@@ -154,6 +143,13 @@ def show(
     _say_who(display, key_file)
     if number:
         display.say(f"safety number: {number}")
+
+
+def _write_bundle(out: Path, key_file: KeyFile) -> None:
+    try:
+        out.write_text(bundle_json(key_file.signed_bundle), encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{out} can't be written: {error.strerror}") from error
 
 
 def _say_who(display: Display, key_file: KeyFile) -> None:

@@ -9,7 +9,7 @@ import logging
 import os
 import sys
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Concatenate, Final, ParamSpec
@@ -24,6 +24,7 @@ from clients.errors import ConfigError, UsageError
 from clients.retry import RetryPolicy
 from clients.session import Setup
 from protocol.bundles import Bundle
+from protocol.encoding import check_unicode
 from protocol.errors import KeyFileError
 from protocol.identifiers import check_client_id
 from protocol.keyfile import KeyFile, decrypt_key_file, read_key_file_header
@@ -160,6 +161,7 @@ def with_common_options(command: Callable[Concatenate[Common, P], None]) -> Call
 
     @functools.wraps(command)
     def wrapper(*args: Any, **kwargs: Any) -> None:
+        _check_texts(kwargs)
         common = Common(**{name: kwargs.pop(name) for name in _OPTIONS})
         _set_up_logging(common)
         command(common, *args, **kwargs)
@@ -178,6 +180,19 @@ def with_common_options(command: Callable[Concatenate[Common, P], None]) -> Call
     return wrapper
 
 
+def _check_texts(values: Mapping[str, object]) -> None:
+    """Refuse what is no Unicode, but for names of files, which are the system's own.
+
+    :raises UsageError: it names the argument.
+    """
+    for name, value in values.items():
+        if isinstance(value, str):
+            try:
+                check_unicode(value)
+            except ValueError as error:
+                raise UsageError(f"{name.replace('_', ' ')}: {error}") from error
+
+
 def _set_up_logging(common: Common) -> None:
     level = logging.DEBUG if common.debug else logging.INFO if common.verbose else logging.WARNING
     logging.basicConfig(
@@ -193,30 +208,59 @@ def _set_up_logging(common: Common) -> None:
 def passphrase_of(common: Common, prompt: str) -> str:
     """Return the passphrase: from the file, the environment, or whoever sits at the terminal.
 
-    :raises UsageError: there is none of these.
+    :raises UsageError: there is none of these, or it is not Unicode.
+    """
+    return given_passphrase(common, lambda: typed_passphrase(prompt))
+
+
+def given_passphrase(common: Common, ask: Callable[[], str]) -> str:
+    """Return the passphrase from the file or the environment; ``ask`` gets it from a terminal.
+
+    :raises UsageError: there is none of these, or it is not Unicode.
     """
     if common.passphrase_file is not None:
         return first_line(common.passphrase_file)
     from_environment = os.environ.get(ENVIRONMENT_NAME)
     if from_environment is not None:
-        return from_environment
+        return _unicode_passphrase(from_environment, f"the passphrase in {ENVIRONMENT_NAME}")
     if not sys.stdin.isatty():
         raise UsageError(
             f"no passphrase: set {ENVIRONMENT_NAME}, give --passphrase-file, or start the "
             "program in a terminal to be asked"
         )
-    return getpass.getpass(prompt)
+    return ask()
+
+
+def typed_passphrase(prompt: str) -> str:
+    """Return the passphrase that somebody types.
+
+    :raises UsageError: it is not Unicode.
+    """
+    try:
+        typed = getpass.getpass(prompt)
+    except UnicodeDecodeError:
+        raise UsageError("the passphrase is not Unicode") from None
+    return _unicode_passphrase(typed, "the passphrase")
+
+
+def _unicode_passphrase(passphrase: str, what: str) -> str:
+    try:
+        return check_unicode(passphrase)
+    except ValueError:
+        raise UsageError(f"{what} is not Unicode") from None
 
 
 def first_line(path: Path) -> str:
     """Return the first line of a passphrase file.
 
-    :raises UsageError: it can't be read.
+    :raises UsageError: it can't be read, or is no text in UTF-8.
     """
     try:
         return path.read_text(encoding="utf-8").split("\n", 1)[0].rstrip("\r")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"the passphrase file {path} can't be read: {error}") from error
+    except OSError as error:
+        raise UsageError(f"the passphrase file {path} can't be read: {error.strerror}") from error
+    except UnicodeDecodeError:
+        raise UsageError(f"the passphrase file {path} is no text in UTF-8") from None
 
 
 def key_path_of(common: Common, config: Config | None) -> Path:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 
+import msgspec
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.typing import Subprotocol
@@ -105,6 +107,22 @@ async def test_what_waits_when_the_client_leaves_is_told() -> None:
             await ada.send(Plain(ada.new_id(), to="ada"), RetryPolicy())
         with pytest.raises(RelayUnreachableError, match="was closed"):
             await ada.directory.lookup("ada")
+
+
+async def test_a_question_that_cant_be_written_leaves_nothing_behind() -> None:
+    complaints: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, what: complaints.append(what))
+    async with FakeRelay() as relay, Client(ADA, relay.url) as ada:
+        await ada.wait_ready(5)
+        with pytest.raises(UnicodeEncodeError):
+            await ada.directory.publish(msgspec.structs.replace(ADA.signed_bundle, bundle="\ud800"))
+        unheard = asyncio.ensure_future(ada.directory.lookup("ada"))
+        await asyncio.sleep(0)
+        unheard.cancel()
+    gc.collect()
+    await asyncio.sleep(0)
+    assert complaints == []
+    assert ada.directory._calls == {}
 
 
 async def test_nothing_is_sent_for_who_has_given_up() -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import getpass
 import json
+import re
 import stat
+import sys
 from pathlib import Path
 
 import pytest
@@ -70,7 +73,7 @@ def test_the_public_key_of_a_configuration_has_to_fit(
 
     for good in (format_fingerprint(ADA.fingerprint), ADA.fingerprint.hex(), bundle.name):
         assert (shown(good).status, shown(good).err) == (0, "")
-    for bad in (format_fingerprint(BEN.fingerprint), "nowhere.json", config.name):
+    for bad in (format_fingerprint(BEN.fingerprint), "nowhere.json", config.name, "z\0z"):
         refused = shown(bad)
         assert refused.status == 2
         assert f"{config}: person.keys.public: " in refused.err
@@ -94,6 +97,62 @@ def test_wrong_passphrase_says_so(
     assert run("show", "--key", key, "--passphrase-file", file).status == 0
     monkeypatch.delenv("TELLERWIRE_PASSPHRASE")
     assert run("show", "--key", key).status == 2
+
+
+def test_text_that_isnt_unicode_is_named_and_no_file_is_blamed(
+    run: Run, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for words, name in (
+        (("send", "ben", "\udcff"), "text"),
+        (("send", "\udcff", "hi"), "to"),
+        (("keygen", "new", "Neu, \ud800", "--out", tmp_path / "no.key"), "name"),
+        (("balance", "\udcff"), "account"),
+        (("transfer", "a", "b", "1", "--yes", "--memo", "\udcff"), "memo"),
+        (("balance", "account1", "--relay", "ws://\udcff/"), "relay"),
+        (("show", "--with", "\udcff"), "compare"),
+    ):
+        refused = run(*words, "--config", config)
+        assert refused.status == 2, words
+        assert re.match(rf"error: {name}: character \d+ is not Unicode$", refused.err), refused.err
+    new = tmp_path / "new"
+    new.write_bytes(b"\xff")
+    monkeypatch.setenv("TELLERWIRE_PASSPHRASE", "\udcff")
+    for words, problem in (
+        (("show",), "the passphrase in TELLERWIRE_PASSPHRASE is not Unicode"),
+        (("show", "--passphrase-file", new), f"the passphrase file {new} is no text in UTF-8"),
+        (
+            ("keygen", "new", "Neu, Nina", "--out", tmp_path / "no.key"),
+            "the passphrase in TELLERWIRE_PASSPHRASE is not Unicode",
+        ),
+    ):
+        refused = run(*words, "--config", config)
+        assert (refused.status, refused.err) == (2, f"error: {problem}\n")
+    assert not (tmp_path / "no.key").exists()
+
+
+def test_a_typed_passphrase_that_isnt_unicode_is_no_reason_for_other_words(
+    run: Run, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TELLERWIRE_PASSPHRASE")
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(getpass, "getpass", lambda _: b"\xff".decode("utf-8"))
+    refused = run("show", "--config", config)
+    assert (refused.status, refused.err) == (2, "error: the passphrase is not Unicode\n")
+
+
+def test_a_file_may_have_a_name_that_isnt_unicode(run: Run, tmp_path: Path) -> None:
+    key = write_key(tmp_path / "ada\udcff.key", ADA)
+    out = tmp_path / "bundle\udcff.json"
+    shown = run("show", "--key", key, "--out", out)
+    assert shown.status == 0
+    assert "bundle\\udcff.json" in shown.out
+    assert out.exists()
+
+
+def test_a_bundle_that_cant_be_written_is_said(run: Run, config: Path) -> None:
+    shown = run("show", "--config", config, "--out", "/nowhere/at/all")
+    assert shown.status == 2
+    assert shown.err == "error: /nowhere/at/all can't be written: No such file or directory\n"
 
 
 def test_what_is_no_key_file_is_named(run: Run, tmp_path: Path) -> None:

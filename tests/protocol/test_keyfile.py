@@ -94,6 +94,15 @@ def test_a_wrong_passphrase_says_so(passphrase: str) -> None:
         decrypt_key_file(_data(), passphrase)
 
 
+def test_a_passphrase_is_unicode() -> None:
+    for use in (
+        lambda: decrypt_key_file(_data(), "a\udcff"),
+        lambda: encrypt_key_file(DEMO, "a\udcff", fixed_bytes("no text"), CHEAPEST),
+    ):
+        with pytest.raises(WrongPassphraseError, match="the passphrase is not Unicode"):
+            use()
+
+
 def test_a_passphrase_may_be_typed_on_another_keyboard() -> None:
     composed, decomposed = "schl\u00fcssel", "schlu\u0308ssel"
     data = encrypt_key_file(DEMO, composed, fixed_bytes("umlaut"), CHEAPEST)
