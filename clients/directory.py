@@ -7,22 +7,38 @@ from collections.abc import Callable
 from typing import Final
 
 from clients.connection import Clock, Connection
-from clients.errors import RefusedError, RelayUnreachableError
+from clients.errors import RefusedError, RelayUnreachableError, UsageError
 from clients.peers import Peers
 from clients.waiting import fail
+from protocol import limits
 from protocol.bundles import Bundle, SignedBundle, open_bundle
 from protocol.client_events import CallEnded
 from protocol.client_protocol import ClientProtocol
 from protocol.errors import Code, RelayError
 from protocol.frames import Error, Found, Lookup, Publish, Published
-from protocol.identifiers import is_name_query
+from protocol.identifiers import check_client_id, is_name_query
 
-__all__ = ["Directory"]
+__all__ = ["Directory", "check_query"]
 
 CALL_MS: Final = 15_000
 """How long a question to the relay may take, reconnections included."""
 
 Result = Found | Published | Error | None
+
+
+def check_query(query: str) -> str:
+    """Return ``query`` if somebody can have that id or name.
+
+    :raises UsageError: nobody can; with words that say what an id or a name looks like.
+    """
+    if not is_name_query(query):
+        try:
+            return check_client_id(query)
+        except ValueError as error:
+            raise UsageError(f"{error}; a name has a comma: Last, First") from error
+    if len(query) > limits.QUERY_CHARS_MAX:
+        raise UsageError(f"nobody has a name of more than {limits.QUERY_CHARS_MAX} characters")
+    return query
 
 
 class Directory:
@@ -53,9 +69,10 @@ class Directory:
         :raises RefusedError: as the relay refused (``ambiguous_name`` with the candidates), or
             ``bad_bundle`` for one that is not good.
         :raises RelayUnreachableError: no answer in time.
+        :raises UsageError: nobody can have that id or name.
         """
         try:
-            result = await self._call(Lookup(self._new_id(), query), within_ms)
+            result = await self._call(Lookup(self._new_id(), check_query(query)), within_ms)
         except RefusedError as error:
             if error.code is Code.UNKNOWN_RECIPIENT:
                 return []

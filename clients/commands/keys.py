@@ -17,7 +17,6 @@ from clients.commands.options import (
     given_passphrase,
     open_key,
     setup_of,
-    state_path,
     typed_passphrase,
     with_common_options,
 )
@@ -27,6 +26,7 @@ from clients.errors import ClientError, RefusedError, UsageError
 from clients.event_loop import run as run_loop
 from clients.files import put_private
 from clients.memory import PinsOnDisk
+from clients.peers import Peers
 from clients.session import Session, Setup, peers_of
 from clients.storage import StateDirectory
 from protocol.bundles import Bundle
@@ -57,8 +57,8 @@ def keygen(
 
     Example: python -m clients.person keygen ada "Ärlig, Ada" --out ada.key
     """
+    _check_id(client_id)
     try:
-        check_client_id(client_id)
         first, last = split_name(name)
     except ValueError as error:
         raise UsageError(str(error)) from error
@@ -72,6 +72,13 @@ def keygen(
     display.say(f"made {path} for {key_file.bundle.name} ({client_id})")
     display.say(f"fingerprint: {format_fingerprint(key_file.fingerprint)}")
     display.say(f"for a bank's enrolment: python -m clients.person show --key {path} --bundle")
+
+
+def _check_id(client_id: str) -> None:
+    try:
+        check_client_id(client_id)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
 
 def _new_passphrase(common: Common, display: Display) -> str:
@@ -260,16 +267,14 @@ def trust(
     """
     if block and unblock:
         raise UsageError("either --block or --unblock")
-    setup = setup_of(common)
-    display = Display()
-    state = StateDirectory(state_path(common, setup.key_file.client_id))
     if forget_relay:
-        forgotten = PinsOnDisk(state).forget_relay(setup.relay_url)
-        display.say("its next name is taken" if forgotten else "no name of it was known")
+        _forget_relay(setup_of(common), Display())
         return
     if peer is None:
         raise UsageError("whose key? Give an id: trust ID")
-    peers = peers_of(setup, state)
+    _check_id(peer)
+    setup, display = setup_of(common), Display()
+    peers = peers_of(setup, StateDirectory(setup.state_path))
     if block or unblock:
         peers.block(peer, blocked=block)
         display.say(f"{peer} is {'blocked' if block else 'not blocked any more'}")
@@ -281,6 +286,18 @@ def trust(
         peers.confirm(pin.bundle)
         display.say(f"kept the key with {format_fingerprint(pin.bundle.fingerprint)}")
         return
+    _look_and_confirm(setup, display, peers, peer, yes=yes)
+
+
+def _forget_relay(setup: Setup, display: Display) -> None:
+    forgotten = PinsOnDisk(StateDirectory(setup.state_path)).forget_relay(setup.relay_url)
+    display.say("its next name is taken" if forgotten else "no name of it was known")
+
+
+def _look_and_confirm(
+    setup: Setup, display: Display, peers: Peers, peer: str, *, yes: bool
+) -> None:
+    pin = peers.pinned(peer)
     offered = run_loop(_offered(setup, display, peer))
     known = pin.bundle if pin is not None else None
     _say_keys(display, setup, known, offered)

@@ -18,6 +18,7 @@ from clients.commands.connected import (
 )
 from clients.commands.options import Common, setup_of, with_common_options
 from clients.config import Config, load_config
+from clients.directory import check_query
 from clients.display import Display
 from clients.errors import OutputError, RelayUnreachableError, UsageError
 from clients.event_loop import run as run_loop
@@ -115,6 +116,7 @@ def send(
 
     Example: python -m clients.person send --config ada.json "Beispiel, Ben" "Hello Ben"
     """
+    check_query(to)
     setup = setup_of(common)
     display = Display()
 

@@ -13,7 +13,7 @@ from websockets.typing import Subprotocol
 
 from clients import connection
 from clients.client import Client
-from clients.errors import RelayUnreachableError
+from clients.errors import RelayUnreachableError, UsageError
 from clients.retry import CONNECT_JITTER, FullJitter, RetryPolicy
 from clients.transport import TransportClosedError, open_transport
 from protocol import frames, limits
@@ -107,6 +107,15 @@ async def test_what_waits_when_the_client_leaves_is_told() -> None:
             await ada.send(Plain(ada.new_id(), to="ada"), RetryPolicy())
         with pytest.raises(RelayUnreachableError, match="was closed"):
             await ada.directory.lookup("ada")
+
+
+@pytest.mark.parametrize("query", ["", "x" * 65, "a b", "Test, " + "x" * 203])
+async def test_who_nobody_can_be_isnt_looked_up(query: str) -> None:
+    async with FakeRelay() as relay, Client(ADA, relay.url) as ada:
+        for ask in (ada.directory.lookup, ada.directory.resolve):
+            with pytest.raises(UsageError):
+                await ask(query)
+        assert not [frame for frame in relay.received if isinstance(frame, frames.Lookup)]
 
 
 async def test_a_question_that_cant_be_written_leaves_nothing_behind() -> None:

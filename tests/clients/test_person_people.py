@@ -22,6 +22,7 @@ from clients.errors import OutputError
 from clients.messages import Messenger
 from clients.retry import RetryPolicy
 from clients.storage import StateDirectory
+from protocol import frames
 from protocol.banking import Withdraw
 from protocol.bundles import Bundle
 from protocol.keys import format_fingerprint
@@ -47,6 +48,24 @@ def test_send_and_listen(run: Run, background: BackgroundWorld, tmp_path: Path) 
     nobody = run("send", "nobody", "Hello", "--config", for_ada)
     assert (nobody.status, "unknown_recipient" in nobody.out) == (1, True)
     assert StateDirectory(tmp_path / "state" / "ben").waiting_messages() == []
+
+
+def test_who_nobody_can_be_is_wrong_usage_at_once(
+    run: Run, background: BackgroundWorld, config: Path
+) -> None:
+    for words in (
+        ("send", "", "Hello"),
+        ("send", "x" * 209, "Hello"),
+        ("send", "Test, " + "x" * 203, "Hello"),
+        ("send", "nobody here", "Hello"),
+        ("trust", "", "--yes"),
+        ("trust", "x" * 209, "--yes"),
+        ("trust", "Beispiel, Ben", "--yes"),
+    ):
+        refused = run(*words, "--config", config)
+        assert refused.status == 2, words
+        assert re.match("error: .*is no client id|error: nobody has a name of more", refused.err)
+    assert [type(frame) for frame in background.world.relay.received] == [frames.Register]
 
 
 def test_people_are_told_of_with_their_fingerprints_once(
