@@ -88,6 +88,8 @@ class Directory:
     async def peer(self, peer_id: str, *, refetch: bool = False) -> Bundle:
         """Return the bundle to use for a client: known and pinned, or looked up and checked.
 
+        Ids that differ in case alone are one; the bundle has the client's own spelling.
+
         :raises PeerKeyChangedError: the relay gave another identity than the known one.
         :raises RefusedError: ``unknown_recipient`` and what else the relay refuses.
         """
@@ -95,7 +97,7 @@ class Directory:
         if known is not None and not refetch:
             return known
         for bundle in await self.lookup(peer_id):
-            if bundle.id == peer_id:
+            if bundle.id.lower() == peer_id.lower():
                 return self._peers.admit(bundle)
         if known is not None:
             return known

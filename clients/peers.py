@@ -99,10 +99,10 @@ class Peers:
         :raises PeerKeyChangedError: another key was seen, and nobody has confirmed it.
         :raises RefusedError: the peer is blocked here.
         """
-        pin = self._pins.pin(peer_id)
+        pin = self.pinned(peer_id)
         if pin is None or not self._fits_configuration(pin.bundle):
             return None
-        if pin.changed_to is not None and peer_id not in self._configured:
+        if pin.changed_to is not None and pin.bundle.id not in self._configured:
             raise _changed(pin.bundle, pin.changed_to)
         return pin.bundle if pin.bundle.valid_to > now else None
 
@@ -111,8 +111,10 @@ class Peers:
 
         :raises PeerKeyChangedError: it is another identity than the configured or pinned one, and
             the pinned one did not sign it.
-        :raises RefusedError: ``bad_bundle``: an older generation than one seen before.
+        :raises RefusedError: ``bad_bundle``: an older generation than one seen before, or another
+            spelling of the id.
         """
+        self.check_spelling(bundle)
         wanted = self._configured.get(bundle.id)
         if wanted is not None and bundle.fingerprint != wanted:
             advice = (
@@ -147,19 +149,43 @@ class Peers:
 
     def block(self, peer_id: str, *, blocked: bool) -> None:
         """Refuse messages of a known peer from now on, or take them again."""
-        pin = self._pins.pin(peer_id)
+        pin = self.pinned(peer_id)
         if pin is None:
             raise RefusedError(Code.UNKNOWN_SENDER, f"{peer_id} is not known here", proven=True)
-        self._pins.put_pin(peer_id, Pin(pin.bundle, blocked, pin.changed_to))
+        self._pins.put_pin(pin.bundle.id, Pin(pin.bundle, blocked, pin.changed_to))
 
     def pinned(self, peer_id: str) -> Pin | None:
         """Return all that is remembered of a peer."""
-        return self._pins.pin(peer_id)
+        pin = self._pins.pin(peer_id)
+        return pin if pin is not None else self._pins.pin(self.spelling(peer_id))
 
     def is_blocked(self, peer_id: str) -> bool:
         """Whether messages of this peer are refused."""
-        pin = self._pins.pin(peer_id)
+        pin = self.pinned(peer_id)
         return pin is not None and pin.blocked
+
+    def spelling(self, peer_id: str) -> str:
+        """Return an id as it is known here: ids that differ in case alone are one."""
+        folded = peer_id.lower()
+        known = [*self._configured, *(pin.bundle.id for pin in self._pins.all_pins())]
+        return next((each for each in known if each.lower() == folded), peer_id)
+
+    def check_spelling(self, bundle: Bundle) -> None:
+        """Check that a bundle's id is spelled as it is known here.
+
+        Otherwise a relay could have a known person's messages sealed to the key of "somebody else",
+        whose id looks the same but for its case.
+
+        :raises RefusedError: ``bad_bundle``.
+        """
+        known = self.spelling(bundle.id)
+        if known != bundle.id:
+            raise RefusedError(
+                Code.BAD_BUNDLE,
+                f"the relay gave a bundle of {bundle.id}, who is known here as {known}, and ids "
+                "that differ in case alone are one",
+                proven=False,
+            )
 
     def named(self, query: str) -> list[Bundle]:
         """Return the pinned bundles whose name matches."""

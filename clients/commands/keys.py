@@ -275,6 +275,7 @@ def trust(
     _check_id(peer)
     setup, display = setup_of(common), Display()
     peers = peers_of(setup, StateDirectory(setup.state_path))
+    peer = peers.spelling(peer)
     if block or unblock:
         peers.block(peer, blocked=block)
         display.say(f"{peer} is {'blocked' if block else 'not blocked any more'}")
@@ -316,7 +317,8 @@ def _look_and_confirm(
 async def _offered(setup: Setup, display: Display, peer: str) -> Bundle:
     async def lookup(session: Session) -> Bundle:
         for bundle in await session.client.directory.lookup(peer):
-            if bundle.id == peer:
+            if bundle.id.lower() == peer.lower():
+                session.peers.check_spelling(bundle)
                 return bundle
         raise RefusedError(Code.UNKNOWN_RECIPIENT, proven=False)
 

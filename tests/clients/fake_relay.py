@@ -204,7 +204,8 @@ class FakeRelay:
         if query in self.substitutes:
             return self.substitutes[query]
         if "," not in query:
-            return [self.bundles[query]] if query in self.bundles else []
+            spelled = {each.lower(): each for each in self.bundles}.get(query.lower())
+            return [self.bundles[spelled]] if spelled is not None else []
         opened = [open_bundle(signed) for signed in self.bundles.values()]
         return [
             bundle.signed

@@ -18,7 +18,7 @@ from protocol.errors import Code, EndToEndError
 from protocol.keyfile import KeyFile, new_key_file, rotate_prekeys
 from protocol.keys import IdentityKey
 from tests.clients.fake_relay import changed, now_ms, until
-from tests.clients.world import ADA, BEN, PATIENT, Person, World
+from tests.clients.world import ADA, BEN, PATIENT, Person, World, keys_of
 
 HASTY = RetryPolicy(tries=2, try_ms=80)
 
@@ -103,6 +103,23 @@ async def test_blocked_sender_is_refused_by_name_and_told_here(world: World) -> 
         assert ben.refused[0][:2] == ("ada", Code.UNKNOWN_SENDER)
         ben.session.peers.block("ada", blocked=False)
         assert (await say(ada, "ben", "Hello!")).state is DeliveryState.ANSWERED
+
+
+async def test_id_in_another_case_is_nobody_else(world: World) -> None:
+    imposter = keys_of("BEN", "Beispiel, Ben")
+    async with world.person(BEN) as ben, world.person(ADA) as ada:
+        for unpinned in (True, False):
+            assert (await say(ada, "BEN", "Hello")).to == "ben", unpinned
+        assert [message.text for message in ben.messages] == ["Hello", "Hello"]
+        with pytest.raises(RefusedError, match="BEN, who is known here as ben"):
+            ada.session.peers.admit(imposter.bundle)
+        ada.session.peers.block("Ben", blocked=True)
+        assert ada.session.peers.is_blocked("BEN")
+        # The bank's spelling is the configured one.
+        async with world.open_bank():
+            assert (await ada.session.client.directory.peer("BANK")).id == "bank"
+        pins = PinsOnDisk(ada.state).all_pins()
+        assert sorted(pin.bundle.id for pin in pins) == ["bank", "ben"]
 
 
 async def test_unknown_sender_is_refused(world: World) -> None:

@@ -19,6 +19,7 @@ from clients import person
 from clients.customer import Customer, OrderResult
 from clients.display import Display
 from clients.errors import OutputError
+from clients.memory import PinsOnDisk
 from clients.messages import Messenger
 from clients.retry import RetryPolicy
 from clients.storage import StateDirectory
@@ -28,7 +29,7 @@ from protocol.bundles import Bundle
 from protocol.keys import format_fingerprint
 from tests.clients.test_messages import other_identity, say
 from tests.clients.typist import PASSPHRASE, BackgroundWorld, Run, write_config
-from tests.clients.world import ADA, BEN
+from tests.clients.world import ADA, BEN, keys_of
 
 
 def test_send_and_listen(run: Run, background: BackgroundWorld, tmp_path: Path) -> None:
@@ -115,6 +116,26 @@ def test_trust_shows_both_fingerprints_and_confirms(
     assert run("trust", "ben", "--keep", "--config", config).status == 0
     assert run("trust", "bank", "--config", config).status == 2
     assert run("trust", "--config", config).status == 2
+
+
+def test_an_id_is_one_in_whatever_case_it_is_typed(
+    run: Run, background: BackgroundWorld, tmp_path: Path
+) -> None:
+    world = background.world
+    config = write_config(tmp_path, world, ADA)
+    run("listen", "--seconds", "0", "--config", write_config(tmp_path, world, BEN))
+    trusted = run("trust", "BEN", "--yes", "--config", config)
+    assert "Beispiel, Ben (ben) is trusted with this key from now on" in trusted.out
+    assert run("send", "BEN", "Hello", "--config", config).status == 0
+    assert "the key is the one that was known before" in run("trust", "Ben", "--config", config).out
+    assert run("trust", "BEN", "--block", "--config", config).out == "ben is blocked\n"
+    assert run("trust", "BANK", "--config", config).status == 2
+    assert PinsOnDisk(StateDirectory(tmp_path / "state" / "ada")).pin("BEN") is None
+    # A relay can't put somebody of another case in the place of a known person.
+    world.relay.substitutes["ben"] = [keys_of("BEN", "Beispiel, Ben").signed_bundle]
+    refused = run("trust", "BEN", "--yes", "--config", config)
+    assert (refused.status, "bad_bundle" in refused.out) == (1, True)
+    assert "BEN, who is known here as ben" in refused.out
 
 
 def test_renamed_relay_has_to_be_confirmed(
