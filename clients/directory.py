@@ -85,11 +85,13 @@ class Directory:
             detail = f"what the relay gave for {query!r}: {error.detail}"
             raise RefusedError(error.code, detail, proven=False) from error
 
-    async def peer(self, peer_id: str, *, refetch: bool = False) -> Bundle:
+    async def peer(self, peer_id: str, *, refetch: bool = False, pin_new: bool = True) -> Bundle:
         """Return the bundle to use for a client: known and pinned, or looked up and checked.
 
         Ids that differ in case alone are one; the bundle has the client's own spelling.
 
+        :param refetch: ask the relay also where the bundle is known.
+        :param pin_new: remember also who was not known before.
         :raises PeerKeyChangedError: the relay gave another identity than the known one.
         :raises RefusedError: ``unknown_recipient`` and what else the relay refuses.
         """
@@ -98,7 +100,7 @@ class Directory:
             return known
         for bundle in await self.lookup(peer_id):
             if bundle.id.lower() == peer_id.lower():
-                return self._peers.admit(bundle)
+                return self._peers.admit(bundle, pin_new=pin_new)
         if known is not None:
             return known
         raise RefusedError(

@@ -45,6 +45,7 @@ from protocol.sealing import (
     UnsealedRefusalError,
     check_times,
     compose,
+    held_key,
     open_reply,
     open_sealed,
     refusal_body,
@@ -267,6 +268,8 @@ class Messenger:
 
     async def _process(self, client: Client, deliver: Deliver) -> bytes:
         """Check and keep one message; return the body of the answer to it."""
+        # What is cheap comes first: whoever the sender is, the relay isn't asked who that is.
+        held_key(_body_of(deliver), client.key_file.prekeys)
         if client.peers.is_blocked(deliver.sender):
             raise EndToEndError(Code.UNKNOWN_SENDER, "this sender is blocked here")
         sender, opened = await self._open(client, deliver)
@@ -313,23 +316,29 @@ class Messenger:
 
     async def _open(self, client: Client, deliver: Deliver) -> tuple[Bundle, Opened]:
         try:
-            sender = await client.directory.peer(deliver.sender)
+            sender = await client.directory.peer(deliver.sender, pin_new=False)
         except PeerKeyChangedError:
             raise
         except RefusedError as error:
             raise EndToEndError(Code.UNKNOWN_SENDER, error.detail) from error
         try:
-            return sender, _open_from(client, deliver, sender)
+            opened = _open_from(client, deliver, sender)
         except EndToEndError as error:
             if error.code not in (Code.NOT_AUTHENTIC, Code.DOWNGRADE_REFUSED):
                 raise
-            if not self._may_refetch(deliver.sender, client.clock()):
+            if not self._may_refetch(client, deliver.sender):
                 raise
-        # Perhaps the sender has a new key: one that the old one signed is taken, another is not.
-        sender = await client.directory.peer(deliver.sender, refetch=True)
-        return sender, _open_from(client, deliver, sender)
+            # Perhaps the sender has a new key: one that the old one signed is taken, another isn't.
+            sender = await client.directory.peer(deliver.sender, refetch=True, pin_new=False)
+            opened = _open_from(client, deliver, sender)
+        # Who wasn't known is remembered now, by what he signed: before, nothing told of him but
+        # the relay, which could name anybody.
+        return client.peers.admit(sender), opened
 
-    def _may_refetch(self, sender: str, now: int) -> bool:
+    def _may_refetch(self, client: Client, sender: str) -> bool:
+        if client.peers.pinned(sender) is None:
+            return False  # the relay was asked just now
+        now = client.clock()
         if now - self._refetched_at.get(sender, 0) < REFETCH_PAUSE_MS:
             return False
         if len(self._refetched_at) >= INCOMING_MAX:
@@ -338,12 +347,15 @@ class Messenger:
         return True
 
 
-def _open_from(client: Client, deliver: Deliver, sender: Bundle) -> Opened:
-    own = client.key_file
+def _body_of(deliver: Deliver) -> bytes:
     try:
-        body = unb64u(deliver.body)
+        return unb64u(deliver.body)
     except ValueError as error:
         raise EndToEndError(Code.NOT_AUTHENTIC, "the body is no base64url") from error
+
+
+def _open_from(client: Client, deliver: Deliver, sender: Bundle) -> Opened:
+    own = client.key_file
     envelope = Envelope(
         id=deliver.id,
         re=deliver.re,
@@ -353,7 +365,7 @@ def _open_from(client: Client, deliver: Deliver, sender: Bundle) -> Opened:
         recipient_fingerprint=own.fingerprint,
     )
     return open_sealed(
-        body,
+        _body_of(deliver),
         envelope,
         prekeys=own.prekeys,
         sender_identity=sender.identity_key,

@@ -106,9 +106,10 @@ class Peers:
             raise _changed(pin.bundle, pin.changed_to)
         return pin.bundle if pin.bundle.valid_to > now else None
 
-    def admit(self, bundle: Bundle) -> Bundle:
+    def admit(self, bundle: Bundle, *, pin_new: bool = True) -> Bundle:
         """Take in a bundle that the relay gave; return the one to use.
 
+        :param pin_new: remember also who was not known before.
         :raises PeerKeyChangedError: it is another identity than the configured or pinned one, and
             the pinned one did not sign it.
         :raises RefusedError: ``bad_bundle``: an older generation than one seen before, or another
@@ -124,7 +125,8 @@ class Peers:
             raise PeerKeyChangedError(bundle.id, wanted, bundle.fingerprint, advice)
         pin = self._pins.pin(bundle.id)
         if pin is None or (wanted is not None and not self._fits_configuration(pin.bundle)):
-            self._pins.put_pin(bundle.id, Pin(bundle))
+            if pin_new:
+                self._pins.put_pin(bundle.id, Pin(bundle))
             return bundle
         if pin.bundle.signed != bundle.signed:
             self._succeed(pin, bundle)

@@ -50,6 +50,7 @@ __all__ = [
     "UnsealedRefusalError",
     "check_times",
     "compose",
+    "held_key",
     "open_reply",
     "open_sealed",
     "refusal_body",
@@ -244,6 +245,18 @@ def sealed_to(body: bytes) -> tuple[Suite, bytes]:
     return suite, body[1 : 1 + KEY_ID_BYTES]
 
 
+def held_key(body: bytes, prekeys: Iterable[Prekey]) -> Prekey:
+    """Return which of the recipient's own prekeys a body is sealed to; whose body it is is open.
+
+    :raises EndToEndError: ``not_authentic`` as :func:`sealed_to`, ``unknown_key_id``.
+    """
+    suite, key_id = sealed_to(body)
+    for prekey in prekeys:
+        if prekey.public.suite is suite and prekey.public.key_id == key_id:
+            return prekey
+    raise EndToEndError(Code.UNKNOWN_KEY_ID, "sealed to a key that is not held any more")
+
+
 def open_sealed(
     body: bytes,
     envelope: Envelope,
@@ -265,12 +278,10 @@ def open_sealed(
     :raises EndToEndError: ``unknown_key_id``, ``downgrade_refused``, ``not_authentic`` for all that
         fails up to the signature, ``bad_message``, ``message_expired``, ``clock_skew``.
     """
-    suite, key_id = sealed_to(body)
     held = tuple(prekeys)
-    own = {prekey.public.key_id: prekey for prekey in held if prekey.public.suite is suite}
-    if key_id not in own:
-        raise EndToEndError(Code.UNKNOWN_KEY_ID, "sealed to a key that is not held any more")
-    signed, reply_key = _open(body, suite, own[key_id], envelope)
+    own = held_key(body, held)
+    suite = own.public.suite
+    signed, reply_key = _open(body, suite, own, envelope)
     if not verify(sender_identity, signed.signature, _MESSAGE_CONTEXT + signed.inner):
         raise EndToEndError(Code.NOT_AUTHENTIC)
     # Told only now: before the signature, a stranger could learn who offers what.
