@@ -253,7 +253,8 @@ def _order_answer(message_id: str, outcome: OrderOutcome) -> Answer:
         version=limits.PROTOCOL_VERSION,
         re=message_id,
         code=outcome.code,
-        retry=None if outcome.code is None else RETRY[outcome.code],
+        # Whatever the code alone would say, what has a receipt is stored and never changes.
+        retry=None if outcome.code is None else Retry.FINAL,
         receipt=outcome.receipt,
     )
 

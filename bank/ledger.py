@@ -35,7 +35,7 @@ from bank.authorization import Grants, start_grants
 from bank.compiled import CompiledQuery, Slot
 from bank.database_faults import Fault, fault_of
 from bank.deciding import Decider, Posting, accounts_of
-from bank.errors import LedgerUnavailableError, OutcomeUnknownError
+from bank.errors import CertainNoError, LedgerUnavailableError, OutcomeUnknownError
 from bank.incoming import BankIdentity, IncomingOrder, OrderOutcome
 from bank.models import Order, OrderResult
 from bank.receipts import balance_line, receipt_of, stored_receipt
@@ -52,8 +52,6 @@ __all__ = ["book"]
 ATTEMPTS_MAX: Final = 3
 """How often the same orders are tried together before they are tried in halves."""
 _PAUSE_SECONDS_MAX: Final = 0.05
-_NOT_RECORDED: Final = frozenset({Code.ORDER_ID_CONFLICT, Code.ORDER_EXPIRED, Code.KEY_REVOKED})
-"""Refusals that leave no record: the id, the expiry or the revocation is a certain no already."""
 
 _Key = tuple[int, uuid.UUID]
 
@@ -246,9 +244,9 @@ class _Batch:
         refusal: BankError | None = None
         try:
             posting = decider.decide(incoming)
+        except CertainNoError as error:
+            return OrderOutcome(error.code, detail=error.detail)
         except BankError as error:
-            if error.code in _NOT_RECORDED:
-                return OrderOutcome(error.code, detail=error.detail)
             refusal = error
         number = next(numbers)
         transfers = [] if posting is None else [self._post(posting, number, drawn)]

@@ -34,6 +34,8 @@ _FIXED: Final = (
     "bank_account_fixed",
     "bank_currency_fixed",
     "bank_personkey_fixed",
+    "bank_personkey_stays_revoked",
+    "bank_personkey_revoked_stays",
 )
 _TRIGGERS: Final = {
     "postgresql": {
@@ -47,6 +49,7 @@ _TRIGGERS: Final = {
         *(f"{table}_no_update" for table in _JOURNAL),
         *(f"{table}_no_delete" for table in _KEPT),
         *(f"{table}_no_replace" for table in (*_JOURNAL, "bank_account", "bank_personkey")),
+        "bank_personkey_revoked_no_replace",
     },
 }
 _TRIGGER_QUERIES: Final = {

@@ -19,7 +19,7 @@ from bank.errors import LedgerUnavailableError, OutcomeUnknownError
 from bank.gateway import Gateway, SealedRequest
 from bank.incoming import IncomingOrder, OrderOutcome
 from bank.ledger import book
-from bank.models import Person
+from bank.models import Person, PersonStatus
 from protocol.banking import (
     ORDER_PURPOSE,
     QUERY_PURPOSE,
@@ -372,6 +372,18 @@ def test_a_key_revoked_after_it_was_kept_in_memory_gives_no_more_orders(desk: De
         assert asked.read(desk.send(asked.request)).code is Code.KEY_REVOKED
         # What was recorded is answered as before.
         assert recorded.read(desk.send(recorded.request)) == first
+
+
+def test_a_blocked_person_gets_a_receipt_that_stays_after_the_release(desk: Desk) -> None:
+    persons = Person.objects.filter(pk=desk.bank.ada.pk)
+    persons.update(status=PersonStatus.BLOCKED)
+    order = message(ORDER)
+    answer = order.read(desk.send(order.request))
+    assert (answer.code, answer.retry) == (Code.KEY_REVOKED, Retry.FINAL)
+    assert answer.receipt is not None
+    persons.update(status=PersonStatus.ACTIVE)
+    assert order.read(desk.send(order.request)) == answer
+    assert balances(["account1"]) == {"account1": 1000}
 
 
 def test_a_key_enrolled_after_the_old_one_was_kept_counts_at_once(desk: Desk) -> None:
