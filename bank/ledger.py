@@ -2,8 +2,9 @@
 
 Every order is decided exactly once, whatever happens on the way:
 
-1. lock all accounts of the batch, then look the order ids up, then read keys and permissions: what
-   was committed before the locks is seen, and what comes later waits for them or comes later;
+1. share the lock of all bookings, lock all accounts of the batch, then look the order ids up, then
+   read keys and permissions: what was committed before the locks is seen, and whoever takes
+   something away later is told so only when this batch has ended;
 2. decide in order, in memory; write orders, transfers, entries and balances; commit; only then
    answer;
 3. where the database can't say yes to the whole (a deadlock with somebody else, the same order on
@@ -203,6 +204,7 @@ class _Batch:
         """
         numbers, kinds = _accounts_named(batch)
         talk = self._talk
+        locking.share_booking(talk)
         own = locking.own_accounts(talk, numbers, kinds)
         persons = {incoming.person_id for incoming in batch}
         locks = locking.start_locking(talk, numbers, own)

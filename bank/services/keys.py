@@ -85,7 +85,7 @@ def rotate_key(
 
 
 def revoke_key(actor: Actor, person: Person, reason: str) -> PersonKey:
-    """Put the key in force out of force: orders not yet booked are refused from now on.
+    """Put the key in force out of force: what isn't booked when this returns never will be.
 
     A revoked key can never be enrolled again.
 
