@@ -103,8 +103,6 @@ def record(
         action = AuditAction.ADDED
     else:
         action = AuditAction.CHANGED if after else AuditAction.DELETED
-        # It may take something away: a key, a permission, a limit.
-        locking.outlast_bookings()
     written = AuditRecord.objects.create(
         actor=actor.name,
         action=action,
@@ -124,6 +122,9 @@ def record(
             fields=sorted(changes),
         )
     )
+    if before:
+        # It may have taken something away: a key, a permission, a limit.
+        locking.outlast_bookings()
     return written
 
 
