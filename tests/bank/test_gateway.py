@@ -10,12 +10,13 @@ from collections.abc import Iterator, Sequence
 import msgspec
 import pytest
 from django.db import DatabaseError
+from django.db.models import JSONField, Value
 from django.utils import timezone
 
 from bank.committer import GroupCommitter
 from bank.database_threads import DatabaseThreads
 from bank.enrolled import EnrolledKeys
-from bank.errors import LedgerUnavailableError, OutcomeUnknownError
+from bank.errors import BankSetupError, LedgerUnavailableError, OutcomeUnknownError
 from bank.gateway import Gateway, SealedRequest
 from bank.incoming import IncomingOrder, OrderOutcome
 from bank.ledger import book
@@ -69,8 +70,11 @@ class FixedKeys:
     def __init__(self) -> None:
         self.prekeys: Sequence[Prekey] = [_prekey(Suite.CLASSIC, 1)]
         self.coming: Sequence[Prekey] = []
+        self.unreadable = False
 
     async def refresh(self) -> bool:
+        if self.unreadable:
+            raise BankSetupError("the key file can't be read")
         self.prekeys = [*self.coming, *self.prekeys]
         return bool(self.coming)
 
@@ -354,6 +358,34 @@ def test_prekeys_of_another_process_are_looked_for(desk: Desk) -> None:
     assert unsealed(desk, order.request) is Code.UNKNOWN_KEY_ID
     desk.keys.coming = [new]
     assert order.read(desk.send(order.request)).code is None
+
+
+def test_while_the_key_file_can_not_be_read_the_bank_is_unavailable(desk: Desk) -> None:
+    new = _prekey(Suite.CLASSIC, 2)
+    order = message(ORDER, key=new.public)
+    desk.keys.unreadable = True
+    assert unsealed(desk, order.request) is Code.BANK_UNAVAILABLE
+    known = message(ORDER)
+    assert known.read(desk.send(known.request)).code is None
+    desk.keys.unreadable, desk.keys.coming = False, [new]
+    assert order.read(desk.send(order.request)).code is None
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [{}, [], None, {"bundle": "x", "signature": "y", "previous_signature": None}],
+    ids=str,
+)
+def test_a_bundle_that_was_broken_costs_one_key_and_no_answer(desk: Desk, broken: object) -> None:
+    rotate_key(desk.bank.ada, identity_of("ada", 2), classic_keys())
+    desk.bank.ada.keys.filter(generation=2).update(bundle=Value(broken, JSONField()))
+    assert unsealed(desk, message(ORDER, identity=identity_of("ada", 2)).request) is (
+        Code.NOT_AUTHENTIC
+    )
+    old = message(ORDER)
+    assert old.read(desk.send(old.request)).code is Code.KEY_REVOKED
+    desk.bank.ben.keys.update(bundle=Value(broken, JSONField()))
+    assert unsealed(desk, message(ORDER, client_id="ben").request) is Code.UNKNOWN_SENDER
 
 
 def test_a_key_revoked_after_it_was_kept_in_memory_gives_no_more_orders(desk: Desk) -> None:
