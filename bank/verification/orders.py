@@ -216,7 +216,8 @@ class _Checker:
         _must(receipt.evidence_hash == b64u(bytes(order["evidence_hash"])), "is of other evidence")
         _must(receipt.operation == order["operation"], f"says operation {receipt.operation!r}")
         _must(receipt.outcome.value == order["outcome"], f"says {receipt.outcome.value}")
-        _must((receipt.code or "") == order["code"], f"says code {receipt.code!r}")
+        code = "" if receipt.code is None else receipt.code.value
+        _must(code == order["code"], f"says code {code!r}")
         _must(receipt.booked_at == milliseconds(order["received_at"]), "says another time")
         last = max([order["id"], *(transfer["id"] for transfer in transfers)])
         _must(receipt.sequence == last, f"says sequence {receipt.sequence} instead of {last}")

@@ -31,7 +31,7 @@ from tests.bank.orders import (
     transfer,
     withdraw,
 )
-from tests.bank.parties import identity_of, make_account
+from tests.bank.parties import bundle_object, identity_of, make_account, signed_bundle
 
 pytestmark = pytest.mark.django_db
 
@@ -131,6 +131,12 @@ def tamper_balance() -> str:
     account = Account.objects.get(number="account2")
     Account.objects.filter(pk=account.pk).update(balance=10**6)
     return f"bank_account {account.pk}: has balance 1000000; its entries make 1010"
+
+
+def tamper_held() -> str:
+    account = Account.objects.get(number="account2")
+    Account.objects.filter(pk=account.pk).update(held=500)
+    return f"bank_account {account.pk}: has 500 on hold, which nothing put there"
 
 
 def both_balances_so_that_the_sum_stays() -> str:
@@ -295,7 +301,7 @@ def refusal_turned_round() -> str:
 def refusal_renamed() -> str:
     order = Order.objects.get(code="insufficient_funds")
     Order.objects.filter(pk=order.pk).update(code="limit_exceeded")
-    return f"bank_order {order.pk}: receipt: says code <Code.INSUFFICIENT_FUNDS"
+    return f"bank_order {order.pk}: receipt: says code 'insufficient_funds'"
 
 
 def operation_renamed() -> str:
@@ -335,6 +341,7 @@ TAMPERINGS = [
     tamper_entry_amount,
     tamper_balance_after,
     tamper_balance,
+    tamper_held,
     both_balances_so_that_the_sum_stays,
     tamper_entry_deleted,
     money_from_nowhere,
@@ -369,6 +376,39 @@ def test_what_was_tampered_with_is_named(bank: SmallBank, tamper: Callable[[], s
     expected = tamper()
     found = problems()
     assert any(line.startswith(expected) for line in found), found
+
+
+def bens_key() -> PersonKey:
+    return PersonKey.objects.get(person__client_id="ben")
+
+
+KEY_CHANGES: dict[str, tuple[dict[str, object], str]] = {
+    "identity key": (
+        {"identity_key": identity_of("ben", 2).public},
+        "identity_key is not that of its bundle",
+    ),
+    "fingerprint": ({"fingerprint": "0" * 32}, "fingerprint is not that of its bundle"),
+    "generation": ({"generation": 9}, "generation is not that of its bundle"),
+    "no bundle": ({"bundle": {}}, "its bundle is broken: "),
+    "a bundle of noise": (
+        {"bundle": {"bundle": "x", "signature": "y", "previous_signature": None}},
+        "its bundle is broken: ",
+    ),
+    "somebody else's bundle": (
+        {"bundle": bundle_object(signed_bundle("ada"))},
+        "person is not that of its bundle",
+    ),
+}
+
+
+@pytest.mark.parametrize(("changes", "words"), KEY_CHANGES.values(), ids=KEY_CHANGES)
+def test_a_key_that_does_not_fit_its_bundle_is_named(
+    bank: SmallBank, changes: dict[str, object], words: str
+) -> None:
+    drop_guards()
+    PersonKey.objects.filter(pk=bens_key().pk).update(**changes)
+    expected = f"bank_personkey {bens_key().pk}: {words}"
+    assert any(line.startswith(expected) for line in problems()), problems()
 
 
 def test_a_reference_to_nothing_is_named(bank: SmallBank) -> None:
