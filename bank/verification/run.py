@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from bank.models import Account, Entry, Order, Transfer
 from bank.queries import snapshot
@@ -27,7 +27,7 @@ def rows_to_check(using: str = "default") -> int:
 def verify_ledger(
     bank_id: str,
     *,
-    bank_fingerprint: bytes | None = None,
+    bank_fingerprints: Collection[bytes] = (),
     using: str = "default",
     tally: Tally | None = None,
 ) -> Iterator[Problem]:
@@ -36,8 +36,8 @@ def verify_ledger(
     Where columns hold values that aren't of their kind, these are named and the rows are not read.
 
     :param bank_id: the bank's id, whose enrolled keys sign receipts.
-    :param bank_fingerprint: where it is known from elsewhere than this database: then only the
-        key with this fingerprint counts as the bank's.
+    :param bank_fingerprints: where they are known from elsewhere than this database: then only
+        keys with these fingerprints count as the bank's.
     :param tally: counts the rows that were checked.
     """
     counted = tally if tally is not None else Tally()
@@ -52,4 +52,4 @@ def verify_ledger(
         yield from check_structure(using)
         yield from check_keys(using)
         yield from check_balances(using, counted)
-        yield from check_orders(using, bank_id, bank_fingerprint, counted)
+        yield from check_orders(using, bank_id, bank_fingerprints, counted)

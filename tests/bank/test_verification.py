@@ -5,16 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from datetime import timedelta
-from io import StringIO
 
 import msgspec
 import pytest
-from django.core.management import CommandError, call_command
 from django.db import connection
 from django.db.models import F
 from django.utils import timezone
 
-from bank.ledger import book
 from bank.models import Account, Entry, Order, PersonKey, Transfer
 from bank.verification import Tally, verify_ledger
 from protocol.banking import Receipt, sign_receipt
@@ -25,11 +22,9 @@ from tests.bank.orders import (
     BANK_ID,
     SmallBank,
     book_one,
-    order_of,
+    busy_bank,
     sign_order,
-    small_bank,
     transfer,
-    withdraw,
 )
 from tests.bank.parties import bundle_object, identity_of, make_account, signed_bundle
 
@@ -38,17 +33,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def bank() -> SmallBank:
-    bank = small_bank()
-    orders = [
-        order_of(bank.ada, transfer("account1", "account2", 100, memo="rent")),
-        order_of(bank.ada, transfer("account2", "account3", 5000)),
-        order_of(bank.ada, withdraw("account2", 100)),
-        order_of(bank.ada, transfer("account2", "account3", "1.5")),
-        order_of(bank.ben, transfer("account3", "account2", 10, value_date=1_767_268_800_000)),
-        order_of(bank.ada, msgspec.defstruct("Nonsense", [("what", str, "?")])()),
-    ]
-    book(orders, BANK)
-    return bank
+    return busy_bank()
 
 
 def problems() -> list[str]:
@@ -68,36 +53,6 @@ def test_a_healthy_ledger_passes(bank: SmallBank) -> None:
 
 def test_an_empty_ledger_passes() -> None:
     assert problems() == []
-
-
-def test_the_command_says_so_and_counts(bank: SmallBank) -> None:
-    out = StringIO()
-    call_command("verify_ledger", stdout=out)
-    assert out.getvalue() == (
-        "The ledger is in order: 5 accounts, 9 orders, 6 transfers, 12 entries.\n"
-    )
-
-
-def test_the_command_names_what_is_wrong_and_fails(bank: SmallBank) -> None:
-    drop_guards()
-    entry = newest_entry()
-    Entry.objects.filter(pk=entry.pk).update(amount=F("amount") + 1)
-    out = StringIO()
-    with pytest.raises(CommandError) as caught:
-        call_command("verify_ledger", stdout=out)
-    assert caught.value.returncode == 1
-    assert f"bank_entry {entry.pk}: " in out.getvalue()
-    assert "not in order" in str(caught.value)
-
-
-def test_the_command_compares_the_banks_fingerprint(bank: SmallBank) -> None:
-    call_command("verify_ledger", fingerprint=BANK.fingerprint.hex(), stdout=StringIO())
-    out = StringIO()
-    with pytest.raises(CommandError):
-        call_command("verify_ledger", fingerprint="ab" * 16, stdout=out)
-    assert out.getvalue().count("receipt: no key of the bank signed it") == 9
-    with pytest.raises(CommandError, match="fingerprint is 32 hexadecimal digits"):
-        call_command("verify_ledger", fingerprint="abc")
 
 
 # --- Tampering ----------------------------------------------------------------------------------
