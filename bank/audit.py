@@ -1,7 +1,8 @@
 """The audit trail: every change outside the ledger, with who made it, old values and new ones.
 
 A record is written in the transaction that makes the change, so there is neither a change
-without a record nor a record without a change. After the commit the same is logged.
+without a record nor a record without a change. After the commit the same is logged, and bookings
+that may have read the old values have ended before whoever made the change goes on.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import structlog
 from django.contrib.auth.models import AbstractBaseUser
 from django.db import models, transaction
 
+from bank import locking
 from bank.models import AuditAction, AuditRecord, Employee, PersonKey, Role
 
 __all__ = ["Actor", "Values", "record", "recorded", "stored_values"]
@@ -124,6 +126,9 @@ def record(
             fields=sorted(changes),
         )
     )
+    if before:
+        # It may have taken something away: a key, a permission, a limit.
+        locking.outlast_bookings()
     return written
 
 

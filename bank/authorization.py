@@ -207,7 +207,7 @@ def load_grants(
     """Read what is needed to decide for these persons on these accounts, in one query.
 
     Call it inside the transaction that acts on the decisions, after its locks were taken: then
-    a permission or key that was withdrawn before the transaction counts no more.
+    a permission or key counts no more once whoever withdrew it was told so.
 
     :param person_ids: primary keys of persons; unknown ones are denied later.
     :param account_ids: primary keys of the accounts that decisions may be about.

@@ -13,7 +13,7 @@ from datetime import date
 from typing import Final
 
 from bank.authorization import Decision, Grants
-from bank.errors import AmountFault, BadAmountError
+from bank.errors import AmountFault, BadAmountError, CertainNoError
 from bank.incoming import BankIdentity, IncomingOrder
 from bank.locking import LockedAccount
 from bank.models import AccountKind, AccountStatus, Permission, TransferKind
@@ -93,10 +93,12 @@ class Decider:
         """Accept an order, and change the balances in memory.
 
         :raises BankError: with the first code, in the order of precedence, that fits; nothing was
-            changed.
+            changed. A ``CertainNoError`` needs no record.
         """
         if incoming.expires_at <= self._now_ms:
-            raise BankError(Code.ORDER_EXPIRED, "the order expired before it reached the ledger")
+            raise CertainNoError(
+                Code.ORDER_EXPIRED, "the order expired before it reached the ledger"
+            )
         self._check_key(incoming)
         order = incoming.order
         if order is None:
@@ -118,13 +120,16 @@ class Decider:
         )
 
     def _check_key(self, incoming: IncomingOrder) -> None:
+        """Refuse a key that is out of force for ever, or a person who is blocked for now.
+
+        A key that was revoked or replaced never comes back, a blocked person may: then the same
+        bytes would be booked, were their refusal not recorded.
+        """
         standing = self._grants.standing(incoming.person_id)
-        if (
-            standing is None
-            or not standing.accepted
-            or standing.identity_key != incoming.identity_key
-        ):
-            raise BankError(Code.KEY_REVOKED, "the key that signed this is not in force")
+        if standing is None or standing.identity_key != incoming.identity_key:
+            raise CertainNoError(Code.KEY_REVOKED, "the key that signed this is not in force")
+        if not standing.active:
+            raise BankError(Code.KEY_REVOKED, "the bank accepts no orders of this person now")
 
     def _named_account(
         self, incoming: IncomingOrder, order: Order

@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from typing import Final
 
 import msgspec
+import structlog
 
 from bank.models import PersonKey
 from protocol.bundles import SignedBundle, open_bundle
+from protocol.errors import ProtocolError
 from protocol.keys import Suite
 
 __all__ = ["EnrolledKey", "EnrolledKeys", "EnrolledPerson"]
@@ -25,6 +27,8 @@ KEPT_SECONDS: Final = 10.0
 PERSONS_MAX: Final = 50_000
 IDENTITIES_MAX: Final = 3
 """How many identities of one person are tried: opening takes time, and anybody can ask for it."""
+
+logger = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,23 +69,30 @@ class EnrolledKeys:
             return entry[1]
 
     def read(self, client_id: str) -> EnrolledPerson | None:
-        """Return a person from the database; ``None`` for one who was never enrolled."""
+        """Return a person from the database; ``None`` for one who was never enrolled.
+
+        A row whose bundle can't be read is left out: it keeps neither the person's other keys nor
+        anybody else from being served, and ``verify_ledger`` names it.
+        """
         rows = list(
             PersonKey.objects.using(self._using)
             .filter(person__client_id=client_id)
             .order_by("-pk")
-            .values_list("person_id", "identity_key", "fingerprint", "bundle")
+            .values_list("pk", "person_id", "identity_key", "fingerprint", "bundle")
         )
         keys: dict[bytes, EnrolledKey] = {}
-        for _, identity_key, fingerprint, bundle in rows:
+        for row, _, identity_key, fingerprint, bundle in rows:
             identity = bytes(identity_key)
-            if identity not in keys and len(keys) < IDENTITIES_MAX:
-                keys[identity] = EnrolledKey(
-                    identity, bytes.fromhex(fingerprint), _suites_of(bundle)
-                )
+            if identity in keys or len(keys) == IDENTITIES_MAX:
+                continue
+            suites = _suites_of(bundle)
+            if suites is None:
+                logger.error("bundle_unreadable", row=row, person=client_id)
+                continue
+            keys[identity] = EnrolledKey(identity, bytes.fromhex(fingerprint), suites)
         if not keys:
             return None
-        person = EnrolledPerson(rows[0][0], client_id, tuple(keys.values()))
+        person = EnrolledPerson(rows[0][1], client_id, tuple(keys.values()))
         self._keep(person)
         return person
 
@@ -93,5 +104,9 @@ class EnrolledKeys:
                 self._kept.popitem(last=False)
 
 
-def _suites_of(bundle: object) -> tuple[Suite, ...]:
-    return open_bundle(msgspec.convert(bundle, SignedBundle)).suites
+def _suites_of(bundle: object) -> tuple[Suite, ...] | None:
+    """Return the suites that a stored bundle offers; ``None`` where it was broken since."""
+    try:
+        return open_bundle(msgspec.convert(bundle, SignedBundle)).suites
+    except (msgspec.ValidationError, ProtocolError):
+        return None

@@ -5,7 +5,8 @@
     protocol.errors.TellerwireError
     ├── ProtocolError
     │   └── BankError               a customer is refused; carries a wire code
-    │       └── BadAmountError      the amount is refused; carries which rule it breaks
+    │       ├── BadAmountError      the amount is refused; carries which rule it breaks
+    │       └── CertainNoError      the order can never run, so no record of it is needed
     └── LocalError
         ├── BankSetupError          the bank is not set up so that it could run
         ├── ChangeRefusedError      an operator is refused: admin, command or service
@@ -29,6 +30,7 @@ __all__ = [
     "BadAmountError",
     "BankError",
     "BankSetupError",
+    "CertainNoError",
     "ChangeFault",
     "ChangeRefusedError",
     "LedgerError",
@@ -78,6 +80,14 @@ class BadAmountError(BankError):
     def __init__(self, fault: AmountFault) -> None:
         super().__init__(Code.BAD_AMOUNT, _AMOUNT_WORDS[fault])
         self.fault: Final = fault
+
+
+class CertainNoError(BankError):
+    """An order is refused for what never changes again: its expiry, or the end of its key.
+
+    It leaves no record. Every other refusal of an order is recorded, because the same bytes might
+    be accepted later.
+    """
 
 
 class ChangeFault(StrEnum):

@@ -19,7 +19,7 @@ from django.db import DatabaseError
 from bank.committer import RETRY_AFTER_MS, GroupCommitter
 from bank.database_threads import DatabaseThreads
 from bank.enrolled import EnrolledKeys, EnrolledPerson
-from bank.errors import LedgerError, LedgerUnavailableError
+from bank.errors import BankError, LedgerError, LedgerUnavailableError
 from bank.handover import Handover
 from bank.incoming import IncomingOrder, OrderOutcome
 from bank.queries import answer_query
@@ -32,7 +32,7 @@ from protocol.banking import (
     decode_query,
     encode_answer,
 )
-from protocol.errors import RETRY, Code, EndToEndError, ProtocolError, Retry
+from protocol.errors import RETRY, Code, EndToEndError, LocalError, ProtocolError, Retry
 from protocol.keys import Prekey
 from protocol.sealing import (
     REPLY_NONCE_BYTES,
@@ -81,7 +81,10 @@ class BankKeys(Protocol):
         """The prekeys that are held, newest first."""
 
     async def refresh(self) -> bool:
-        """Look for prekeys that another process has made; return whether there are new ones."""
+        """Look for prekeys that another process has made; return whether there are new ones.
+
+        :raises LocalError: they can't be read at the moment.
+        """
 
 
 class Gateway:
@@ -133,7 +136,7 @@ class Gateway:
     async def _open(self, request: SealedRequest) -> tuple[_Signer, Opened]:
         _, key_id = sealed_to(request.body)
         if not self._holds(key_id):
-            await self._keys.refresh()
+            await self._refresh_keys()
             if not self._holds(key_id):
                 raise EndToEndError(Code.UNKNOWN_KEY_ID)
         kept = self._enrolled.kept(request.sender)
@@ -150,6 +153,17 @@ class Gateway:
         if person == kept:
             raise EndToEndError(Code.NOT_AUTHENTIC)
         return self._open_as(person, request)
+
+    async def _refresh_keys(self) -> None:
+        """Look for the prekey among those that another process may have made.
+
+        :raises BankError: ``bank_unavailable`` while they can't be read.
+        """
+        try:
+            await self._keys.refresh()
+        except LocalError as error:
+            logger.error("keys_unreadable", error=str(error))
+            raise BankError(Code.BANK_UNAVAILABLE) from error
 
     def _holds(self, key_id: bytes) -> bool:
         return any(prekey.public.key_id == key_id for prekey in self._keys.prekeys)
@@ -253,7 +267,8 @@ def _order_answer(message_id: str, outcome: OrderOutcome) -> Answer:
         version=limits.PROTOCOL_VERSION,
         re=message_id,
         code=outcome.code,
-        retry=None if outcome.code is None else RETRY[outcome.code],
+        # Whatever the code alone would say, what has a receipt is stored and never changes.
+        retry=None if outcome.code is None else Retry.FINAL,
         receipt=outcome.receipt,
     )
 

@@ -2,8 +2,9 @@
 
 Every order is decided exactly once, whatever happens on the way:
 
-1. lock all accounts of the batch, then look the order ids up, then read keys and permissions: what
-   was committed before the locks is seen, and what comes later waits for them or comes later;
+1. share the lock of all bookings, lock all accounts of the batch, then look the order ids up, then
+   read keys and permissions: what was committed before the locks is seen, and whoever takes
+   something away later is told so only when this batch has ended;
 2. decide in order, in memory; write orders, transfers, entries and balances; commit; only then
    answer;
 3. where the database can't say yes to the whole (a deadlock with somebody else, the same order on
@@ -35,7 +36,7 @@ from bank.authorization import Grants, start_grants
 from bank.compiled import CompiledQuery, Slot
 from bank.database_faults import Fault, fault_of
 from bank.deciding import Decider, Posting, accounts_of
-from bank.errors import LedgerUnavailableError, OutcomeUnknownError
+from bank.errors import CertainNoError, LedgerUnavailableError, OutcomeUnknownError
 from bank.incoming import BankIdentity, IncomingOrder, OrderOutcome
 from bank.models import Order, OrderResult
 from bank.receipts import balance_line, receipt_of, stored_receipt
@@ -52,8 +53,6 @@ __all__ = ["book"]
 ATTEMPTS_MAX: Final = 3
 """How often the same orders are tried together before they are tried in halves."""
 _PAUSE_SECONDS_MAX: Final = 0.05
-_NOT_RECORDED: Final = frozenset({Code.ORDER_ID_CONFLICT, Code.ORDER_EXPIRED, Code.KEY_REVOKED})
-"""Refusals that leave no record: the id, the expiry or the revocation is a certain no already."""
 
 _Key = tuple[int, uuid.UUID]
 
@@ -205,6 +204,7 @@ class _Batch:
         """
         numbers, kinds = _accounts_named(batch)
         talk = self._talk
+        locking.share_booking(talk)
         own = locking.own_accounts(talk, numbers, kinds)
         persons = {incoming.person_id for incoming in batch}
         locks = locking.start_locking(talk, numbers, own)
@@ -246,9 +246,9 @@ class _Batch:
         refusal: BankError | None = None
         try:
             posting = decider.decide(incoming)
+        except CertainNoError as error:
+            return OrderOutcome(error.code, detail=error.detail)
         except BankError as error:
-            if error.code in _NOT_RECORDED:
-                return OrderOutcome(error.code, detail=error.detail)
             refusal = error
         number = next(numbers)
         transfers = [] if posting is None else [self._post(posting, number, drawn)]

@@ -1,4 +1,4 @@
-"""Row locks; no other module takes any.
+"""Locks; no other module takes any.
 
 Every transaction that books locks all its accounts in one statement in the order of their
 primary keys. Whoever takes locks in one order can't wait in a circle, so bookings don't deadlock
@@ -8,6 +8,10 @@ with each other.
 wait for each other, while rows elsewhere that refer to the account can still be inserted. On
 SQLite, where a transaction begins with the lock on the whole database (IMMEDIATE), there is
 nothing to do.
+
+Keys and permissions have no row locks: every order would take those of its person and employment.
+Bookings share one lock instead (:func:`share_booking`), for as long as their transaction lasts, and
+whoever takes something away waits for it once (:func:`outlast_bookings`).
 """
 
 from __future__ import annotations
@@ -16,13 +20,27 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Final
 
+from django.db import DEFAULT_DB_ALIAS, connections, transaction
 from django.db.models import OuterRef, Q, QuerySet, Subquery
 
 from bank.compiled import CompiledQuery, Pending, Slot
 from bank.models import Account, Currency
 from bank.statements import Conversation
 
-__all__ = ["LockedAccount", "Locking", "for_update", "own_accounts", "start_locking"]
+__all__ = [
+    "LockedAccount",
+    "Locking",
+    "for_update",
+    "outlast_bookings",
+    "own_accounts",
+    "share_booking",
+    "start_locking",
+]
+
+_BOOKING: Final = int.from_bytes(b"bookings")
+"""The number of the lock that bookings share; of this database alone."""
+_SHARE_BOOKING: Final = f"SELECT pg_advisory_xact_lock_shared({_BOOKING})"
+_OUTLAST_BOOKINGS: Final = f"SELECT pg_advisory_xact_lock({_BOOKING})"
 
 
 @dataclass(slots=True)
@@ -93,6 +111,36 @@ def _accounts_under_lock() -> QuerySet[Account, Any]:
 
 _OWN_ACCOUNTS: Final = CompiledQuery(_own_accounts)
 _ACCOUNTS_UNDER_LOCK: Final = CompiledQuery(_accounts_under_lock)
+
+
+def share_booking(talk: Conversation) -> None:
+    """Begin to hold, until the transaction ends, the lock that all bookings share.
+
+    Start it before anything is read: what is read after it, :func:`outlast_bookings` waits for.
+
+    :param talk: in a transaction.
+    """
+    if talk.vendor == "postgresql":
+        talk.start(_SHARE_BOOKING)
+
+
+def outlast_bookings(using: str = DEFAULT_DB_ALIAS) -> None:
+    """Once the open transaction has committed, wait for the bookings that began before.
+
+    They may have read what it took away. Whoever begins later reads the new state, so when the
+    operator is told, nothing that read the old one can still commit.
+
+    The wait comes after the commit, in a transaction of its own: who waits here holds no lock that
+    a booking could want, so no two can wait for each other. Bookings that come meanwhile queue up
+    behind it, for as long as those take that are under way.
+    """
+    if connections[using].vendor == "postgresql":
+        transaction.on_commit(lambda: _wait_for_bookings(using), using=using)
+
+
+def _wait_for_bookings(using: str) -> None:
+    with connections[using].cursor() as cursor:
+        cursor.execute(_OUTLAST_BOOKINGS)
 
 
 def own_accounts(talk: Conversation, numbers: Collection[str], kinds: Collection[str]) -> list[int]:

@@ -47,7 +47,7 @@ WORDS: Final[dict[Code, str]] = {
     # The bank.
     Code.ORDER_ID_CONFLICT: "another order was sent under the same id before; this one never runs",
     Code.ORDER_EXPIRED: "the order came too late, has not run and never will",
-    Code.KEY_REVOKED: "the key was revoked at the bank; nothing runs under it",
+    Code.KEY_REVOKED: "the bank accepts nothing under this key: revoked, or its owner blocked",
     Code.BAD_ORDER: "the bank could not understand the order",
     Code.BAD_AMOUNT: "that is no amount for this account's currency",
     Code.ACCOUNT_UNAVAILABLE: "there is no such account, or it is not yours to see",

@@ -148,7 +148,8 @@ _SAME: Final = {
 _REFETCH: Final = {Code.UNKNOWN_KEY_ID, Code.STALE_TICKET, Code.PEER_KEY_CHANGED}
 _UNKNOWN: Final = {Code.PEER_GONE, Code.EXPIRED, Code.INTERNAL}
 # An id conflict, an expired order and a revoked key leave no record: they need none, for the
-# id, the expiry and the revocation already make sure that the order never runs later.
+# id, the expiry and the revocation already make sure that the order never runs later. (Where the
+# key is in force and its owner is blocked, the refusal has a receipt, and is final by that.)
 _NEVER_AT_THE_BANK: Final = {Code.ORDER_ID_CONFLICT, Code.ORDER_EXPIRED, Code.KEY_REVOKED}
 
 

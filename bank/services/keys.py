@@ -12,6 +12,7 @@ from bank.audit import Actor, recorded
 from bank.errors import ChangeFault, ChangeRefusedError
 from bank.models import Person, PersonKey
 from bank.services import saving
+from bank.services.persons import check_not_the_bank
 from protocol.bundles import Bundle, SignedBundle, check_succession, open_bundle
 from protocol.errors import Code, RelayError
 from protocol.keys import format_fingerprint
@@ -85,14 +86,15 @@ def rotate_key(
 
 
 def revoke_key(actor: Actor, person: Person, reason: str) -> PersonKey:
-    """Put the key in force out of force: orders not yet booked are refused from now on.
+    """Put the key in force out of force: what isn't booked when this returns never will be.
 
     A revoked key can never be enrolled again.
 
     :param reason: for the operators; 1 to 200 characters.
     :raises ChangeRefusedError: ``wrong_state`` if no key is in force, ``bad_value`` without a
-        reason.
+        reason, ``not_allowed`` for the bank's own key: :func:`rotate_key` gives it another one.
     """
+    check_not_the_bank(person)
     if not reason.strip():
         raise ChangeRefusedError(ChangeFault.BAD_VALUE, "A revocation needs a reason.")
     with transaction.atomic():

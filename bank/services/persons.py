@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from bank.audit import Actor
+from bank.conf import bank_settings
 from bank.errors import ChangeFault, ChangeRefusedError
 from bank.models import Person, PersonStatus
 from bank.services import saving
 
 __all__ = [
     "block_person",
+    "check_not_the_bank",
     "has_stand_in_name",
     "register_nameless",
     "register_person",
@@ -51,8 +53,10 @@ def rename_person(actor: Actor, person: Person, first_name: str, last_name: str)
 def block_person(actor: Actor, person: Person, reason: str) -> None:
     """Stop acting on anything that this person signs, from the next order on.
 
-    :raises ChangeRefusedError: ``wrong_state`` if the person is blocked already.
+    :raises ChangeRefusedError: ``wrong_state`` if the person is blocked already, ``not_allowed``
+        for the bank's own person.
     """
+    check_not_the_bank(person)
     _require(person, PersonStatus.ACTIVE)
     saving.change(actor, person, reason, status=PersonStatus.BLOCKED)
 
@@ -64,6 +68,20 @@ def release_person(actor: Actor, person: Person, reason: str) -> None:
     """
     _require(person, PersonStatus.BLOCKED)
     saving.change(actor, person, reason, status=PersonStatus.ACTIVE)
+
+
+def check_not_the_bank(person: Person) -> None:
+    """Refuse to stop the bank itself: nothing could be booked, and no receipt signed.
+
+    :raises ChangeRefusedError: ``not_allowed`` for the bank's own person.
+    """
+    if person.client_id == bank_settings.ID:
+        raise ChangeRefusedError(
+            ChangeFault.NOT_ALLOWED,
+            f"{person} is the bank itself, which could book nothing then. If its key was lost or "
+            f"stolen, put a new one in its place: `manage.py enrol {person.client_id} BUNDLE "
+            "--replace`.",
+        )
 
 
 def _require(person: Person, status: PersonStatus) -> None:

@@ -22,8 +22,8 @@ def check_balances(using: str, tally: Tally) -> Iterator[Problem]:
     sums: Counter[str] = Counter()
     entries = _Entries(using, tally)
     accounts = Account._base_manager.using(using).order_by("pk")
-    for account_id, balance, currency in accounts.values_list(
-        "pk", "balance", "currency_id"
+    for account_id, balance, held, currency in accounts.values_list(
+        "pk", "balance", "held", "currency_id"
     ).iterator():
         tally.checked(_ACCOUNTS)
         yield from entries.until(account_id)
@@ -33,6 +33,10 @@ def check_balances(using: str, tally: Tally) -> Iterator[Problem]:
         if computed != balance:
             yield Problem(
                 _ACCOUNTS, str(account_id), f"has balance {balance}; its entries make {computed}"
+            )
+        if held:
+            yield Problem(
+                _ACCOUNTS, str(account_id), f"has {held} on hold, which nothing put there"
             )
     yield from entries.until(None)
     for currency, total in sorted(sums.items()):

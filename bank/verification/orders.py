@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -28,7 +28,7 @@ from bank.verification.problems import Problem, Tally
 from protocol import banking
 from protocol.encoding import b64u
 from protocol.errors import Code, EndToEndError
-from protocol.keys import fingerprint
+from protocol.keys import fingerprint, format_fingerprint
 from protocol.sealing import Inner, verify_evidence
 
 __all__ = ["check_orders"]
@@ -63,14 +63,14 @@ class _Key:
 
 
 def check_orders(
-    using: str, bank_id: str, bank_fingerprint: bytes | None, tally: Tally
+    using: str, bank_id: str, bank_fingerprints: Collection[bytes], tally: Tally
 ) -> Iterator[Problem]:
     """Check every order with its evidence and receipt, side by side with the transfers.
 
-    :param bank_fingerprint: of the key that must have signed all receipts, where it is known from
-        elsewhere than this database; else any key that the bank had enrolled.
+    :param bank_fingerprints: of the keys that may have signed receipts, where they are known from
+        elsewhere than this database; where there is none, any key that the bank had enrolled.
     """
-    checker = _Checker(using, bank_id, bank_fingerprint)
+    checker = _Checker(using, bank_id, bank_fingerprints)
     transfers = _transfers(using)
     transfer = next(transfers, None)
     orders = Order._base_manager.using(using).order_by("pk").values(*_ORDER_COLUMNS)
@@ -145,16 +145,12 @@ def _orphan(transfer: Mapping[str, Any]) -> Problem:
 class _Checker:
     """Checks one order after the other."""
 
-    def __init__(self, using: str, bank_id: str, bank_fingerprint: bytes | None) -> None:
+    def __init__(self, using: str, bank_id: str, bank_fingerprints: Collection[bytes]) -> None:
         self._using = using
         self._bank_id = bank_id
         self._keys_of = lru_cache(maxsize=_KEYS_KEPT)(self._read_keys)
-        own = self._keys_of(bank_id)
-        self._bank_keys = {
-            key.fingerprint: key.identity_key
-            for key in own
-            if bank_fingerprint is None or key.fingerprint == bank_fingerprint
-        }
+        self._bank_keys = {key.fingerprint: key.identity_key for key in self._keys_of(bank_id)}
+        self._accepted = set(bank_fingerprints) or set(self._bank_keys)
 
     def _read_keys(self, client_id: str) -> tuple[_Key, ...]:
         rows = PersonKey._base_manager.using(self._using).filter(person__client_id=client_id)
@@ -216,7 +212,8 @@ class _Checker:
         _must(receipt.evidence_hash == b64u(bytes(order["evidence_hash"])), "is of other evidence")
         _must(receipt.operation == order["operation"], f"says operation {receipt.operation!r}")
         _must(receipt.outcome.value == order["outcome"], f"says {receipt.outcome.value}")
-        _must((receipt.code or "") == order["code"], f"says code {receipt.code!r}")
+        code = "" if receipt.code is None else receipt.code.value
+        _must(code == order["code"], f"says code {code!r}")
         _must(receipt.booked_at == milliseconds(order["received_at"]), "says another time")
         last = max([order["id"], *(transfer["id"] for transfer in transfers)])
         _must(receipt.sequence == last, f"says sequence {receipt.sequence} instead of {last}")
@@ -243,8 +240,18 @@ class _Checker:
                     raise
             else:
                 _must(receipt.bank_fingerprint == b64u(key_fingerprint), "names another bank key")
+                _must(key_fingerprint in self._accepted, _how_to_accept(key_fingerprint))
                 return receipt
         raise _WrongError("no key of the bank signed it")
+
+
+def _how_to_accept(key_fingerprint: bytes) -> str:
+    """Return the words for a key that the database alone calls the bank's."""
+    shown = format_fingerprint(key_fingerprint)
+    return (
+        f"is signed by another key that is enrolled for the bank, {shown}; if you know that the "
+        f'bank had it, give --fingerprint "{shown}"'
+    )
 
 
 class _WrongError(Exception):

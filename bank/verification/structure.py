@@ -1,4 +1,4 @@
-"""Whether the database still guards the ledger, and whether its rows fit its own rules."""
+"""Whether the database still has its own rules, and whether its rows fit them."""
 
 from __future__ import annotations
 
@@ -26,34 +26,6 @@ from bank.verification.problems import Problem
 
 __all__ = ["check_structure"]
 
-_JOURNAL: Final = ("bank_order", "bank_transfer", "bank_entry")
-_KEPT: Final = (*_JOURNAL, "bank_account", "bank_currency", "bank_personkey")
-_FIXED: Final = (
-    "bank_account_born",
-    "bank_account_balances",
-    "bank_account_fixed",
-    "bank_currency_fixed",
-    "bank_personkey_fixed",
-)
-_TRIGGERS: Final = {
-    "postgresql": {
-        *_FIXED,
-        *(f"{table}_no_update" for table in _JOURNAL),
-        *(f"{table}_no_delete" for table in _KEPT),
-        *(f"{table}_no_truncate" for table in _KEPT),
-    },
-    "sqlite": {
-        *_FIXED,
-        *(f"{table}_no_update" for table in _JOURNAL),
-        *(f"{table}_no_delete" for table in _KEPT),
-        *(f"{table}_no_replace" for table in (*_JOURNAL, "bank_account", "bank_personkey")),
-    },
-}
-_TRIGGER_QUERIES: Final = {
-    # 'O' fires in ordinary sessions only, 'D' never, 'A' always.
-    "postgresql": "SELECT tgname FROM pg_trigger WHERE NOT tgisinternal AND tgenabled = 'A'",
-    "sqlite": "SELECT name FROM sqlite_master WHERE type = 'trigger'",
-}
 _CONSTRAINT_QUERIES: Final = {
     "postgresql": "SELECT conname FROM pg_constraint WHERE convalidated "
     "UNION SELECT indexrelid::regclass::text FROM pg_index WHERE indisunique AND indisvalid",
@@ -62,8 +34,7 @@ _CONSTRAINT_QUERIES: Final = {
 
 
 def check_structure(using: str) -> Iterator[Problem]:
-    """Check triggers, constraints and references of every table of the bank."""
-    yield from _check_triggers(using)
+    """Check constraints and references of every table of the bank."""
     for model in apps.get_app_config("bank").get_models():
         yield from _check_constraints_exist(model, using)
         for constraint in model._meta.constraints:
@@ -72,15 +43,6 @@ def check_structure(using: str) -> Iterator[Problem]:
             elif isinstance(constraint, UniqueConstraint):
                 yield from _check_unique(model, constraint, using)
         yield from _check_references(model, using)
-
-
-def _check_triggers(using: str) -> Iterator[Problem]:
-    connection = connections[using]
-    with connection.cursor() as cursor:
-        cursor.execute(_TRIGGER_QUERIES[connection.vendor])
-        present = {name for (name,) in cursor.fetchall()}
-    for name in sorted(_TRIGGERS[connection.vendor] - present):
-        yield Problem("trigger", name, "is missing or switched off")
 
 
 def _check_constraints_exist(model: type[Model], using: str) -> Iterator[Problem]:

@@ -30,9 +30,9 @@ GRANT USAGE ON SCHEMA public TO bank;
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO bank;
 GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA public TO bank;
 
--- The journal and the audit trail grow, and that is all; accounts and currencies stay.
+-- The journal and the audit trail grow, and that is all; accounts, currencies and keys stay.
 REVOKE UPDATE, DELETE ON bank_order, bank_transfer, bank_entry, bank_auditrecord FROM bank;
-REVOKE DELETE ON bank_account, bank_currency FROM bank;
+REVOKE DELETE ON bank_account, bank_currency, bank_personkey FROM bank;
 REVOKE INSERT, UPDATE, DELETE ON django_migrations FROM bank;
 
 COMMIT;

@@ -166,6 +166,21 @@ def small_bank(opening: int = 1000) -> SmallBank:
     return bank
 
 
+def busy_bank() -> SmallBank:
+    """The same after orders of every sort: accepted, refused, and one that says nothing."""
+    bank = small_bank()
+    orders = [
+        order_of(bank.ada, transfer("account1", "account2", 100, memo="rent")),
+        order_of(bank.ada, transfer("account2", "account3", 5000)),
+        order_of(bank.ada, withdraw("account2", 100)),
+        order_of(bank.ada, transfer("account2", "account3", "1.5")),
+        order_of(bank.ben, transfer("account3", "account2", 10, value_date=1_767_268_800_000)),
+        order_of(bank.ada, msgspec.defstruct("Nonsense", [("what", str, "?")])()),
+    ]
+    book(orders, BANK)
+    return bank
+
+
 def make_own_accounts(bank: SmallBank, code: str, exponent: int = 0) -> None:
     """The bank's cash and issuance accounts of a currency."""
     for kind in (AccountKind.CASH, AccountKind.ISSUANCE):

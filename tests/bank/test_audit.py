@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 from django.contrib.auth.models import User
-from django.db import transaction
+from django.db import connection, transaction
 from django.utils import timezone
 from pytest_django.fixtures import DjangoCaptureOnCommitCallbacks
 
@@ -83,7 +83,8 @@ def test_a_change_is_logged_only_if_it_is_committed(
     club = make_organization("demo-club")
     with django_capture_on_commit_callbacks() as kept, recorded(ACTOR, club):
         Organization.objects.update(name="Demo club")
-    assert len(kept) == 1
+    # On PostgreSQL there follows the wait for bookings that may have read the old values.
+    assert len(kept) == (2 if connection.vendor == "postgresql" else 1)
     with (
         django_capture_on_commit_callbacks() as undone,
         contextlib.suppress(RuntimeError),

@@ -10,16 +10,17 @@ from collections.abc import Iterator, Sequence
 import msgspec
 import pytest
 from django.db import DatabaseError
+from django.db.models import JSONField, Value
 from django.utils import timezone
 
 from bank.committer import GroupCommitter
 from bank.database_threads import DatabaseThreads
 from bank.enrolled import EnrolledKeys
-from bank.errors import LedgerUnavailableError, OutcomeUnknownError
+from bank.errors import BankSetupError, LedgerUnavailableError, OutcomeUnknownError
 from bank.gateway import Gateway, SealedRequest
 from bank.incoming import IncomingOrder, OrderOutcome
 from bank.ledger import book
-from bank.models import Person
+from bank.models import Person, PersonStatus
 from protocol.banking import (
     ORDER_PURPOSE,
     QUERY_PURPOSE,
@@ -69,8 +70,11 @@ class FixedKeys:
     def __init__(self) -> None:
         self.prekeys: Sequence[Prekey] = [_prekey(Suite.CLASSIC, 1)]
         self.coming: Sequence[Prekey] = []
+        self.unreadable = False
 
     async def refresh(self) -> bool:
+        if self.unreadable:
+            raise BankSetupError("the key file can't be read")
         self.prekeys = [*self.coming, *self.prekeys]
         return bool(self.coming)
 
@@ -356,6 +360,34 @@ def test_prekeys_of_another_process_are_looked_for(desk: Desk) -> None:
     assert order.read(desk.send(order.request)).code is None
 
 
+def test_while_the_key_file_can_not_be_read_the_bank_is_unavailable(desk: Desk) -> None:
+    new = _prekey(Suite.CLASSIC, 2)
+    order = message(ORDER, key=new.public)
+    desk.keys.unreadable = True
+    assert unsealed(desk, order.request) is Code.BANK_UNAVAILABLE
+    known = message(ORDER)
+    assert known.read(desk.send(known.request)).code is None
+    desk.keys.unreadable, desk.keys.coming = False, [new]
+    assert order.read(desk.send(order.request)).code is None
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [{}, [], None, {"bundle": "x", "signature": "y", "previous_signature": None}],
+    ids=str,
+)
+def test_a_bundle_that_was_broken_costs_one_key_and_no_answer(desk: Desk, broken: object) -> None:
+    rotate_key(desk.bank.ada, identity_of("ada", 2), classic_keys())
+    desk.bank.ada.keys.filter(generation=2).update(bundle=Value(broken, JSONField()))
+    assert unsealed(desk, message(ORDER, identity=identity_of("ada", 2)).request) is (
+        Code.NOT_AUTHENTIC
+    )
+    old = message(ORDER)
+    assert old.read(desk.send(old.request)).code is Code.KEY_REVOKED
+    desk.bank.ben.keys.update(bundle=Value(broken, JSONField()))
+    assert unsealed(desk, message(ORDER, client_id="ben").request) is Code.UNKNOWN_SENDER
+
+
 def test_a_key_revoked_after_it_was_kept_in_memory_gives_no_more_orders(desk: Desk) -> None:
     recorded = message(ORDER)
     first = recorded.read(desk.send(recorded.request))
@@ -372,6 +404,18 @@ def test_a_key_revoked_after_it_was_kept_in_memory_gives_no_more_orders(desk: De
         assert asked.read(desk.send(asked.request)).code is Code.KEY_REVOKED
         # What was recorded is answered as before.
         assert recorded.read(desk.send(recorded.request)) == first
+
+
+def test_a_blocked_person_gets_a_receipt_that_stays_after_the_release(desk: Desk) -> None:
+    persons = Person.objects.filter(pk=desk.bank.ada.pk)
+    persons.update(status=PersonStatus.BLOCKED)
+    order = message(ORDER)
+    answer = order.read(desk.send(order.request))
+    assert (answer.code, answer.retry) == (Code.KEY_REVOKED, Retry.FINAL)
+    assert answer.receipt is not None
+    persons.update(status=PersonStatus.ACTIVE)
+    assert order.read(desk.send(order.request)) == answer
+    assert balances(["account1"]) == {"account1": 1000}
 
 
 def test_a_key_enrolled_after_the_old_one_was_kept_counts_at_once(desk: Desk) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 import pytest
 from django.contrib.auth.models import User
@@ -10,6 +11,7 @@ from django.db import DatabaseError, IntegrityError, connection, models, transac
 from django.db.models import ProtectedError
 from django.test import Client as Browser
 from django.urls import NoReverseMatch, reverse
+from django.utils import timezone
 
 from bank.models import Account, Currency, Entry, Order, PersonKey, Transfer
 from tests.bank.orders import SmallBank, balances, small_bank
@@ -213,6 +215,43 @@ def test_key_material_behind_orders_is_fixed(bank: SmallBank) -> None:
 def test_a_key_without_orders_may_be_removed(bank: SmallBank) -> None:
     mistaken = make_person("mistaken")
     assert PersonKey.objects.filter(person=mistaken).delete()[0] == 1
+
+
+@pytest.fixture
+def revoked() -> PersonKey:
+    """A key of somebody who has given no orders: nothing but the revocation keeps it."""
+    key = make_person("thief").keys.get()
+    key.revoked_at, key.revocation_reason = timezone.now(), "stolen"
+    key.save(update_fields=["revoked_at", "revocation_reason"])
+    return key
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"revoked_at": None, "revocation_reason": ""},
+        {"revoked_at": datetime(2020, 1, 1, tzinfo=UTC)},
+        {"fingerprint": "0" * 32},
+        {"identity_key": bytes(32)},
+        {"enrolled_at": datetime(2020, 1, 1, tzinfo=UTC)},
+        {"bundle": {}},
+        {"generation": 9},
+    ],
+)
+def test_a_revocation_is_never_taken_back(revoked: PersonKey, change: dict[str, object]) -> None:
+    rows = PersonKey.objects.filter(pk=revoked.pk)
+    assert "stays revoked" in refused(lambda: rows.update(**change))
+
+
+def test_a_revoked_key_is_never_removed_so_that_it_could_come_back(revoked: PersonKey) -> None:
+    rows = PersonKey.objects.filter(pk=revoked.pk)
+    assert "stays revoked" in refused(rows.delete)
+    columns = "person_id, identity_key, fingerprint, bundle, generation, enrolled_at"
+    again = f"({columns}, revocation_reason) SELECT {columns}, '' FROM bank_personkey"
+    how = " OR REPLACE" if connection.vendor == "sqlite" else ""
+    refused(sql(f"INSERT{how} INTO bank_personkey {again}"))
+    revoked.revocation_reason = "stolen from the car"
+    revoked.save()
 
 
 # --- The admin ----------------------------------------------------------------------------------

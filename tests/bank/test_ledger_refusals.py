@@ -18,11 +18,13 @@ from bank.models import (
     PersonKey,
     PersonStatus,
 )
+from bank.verification import verify_ledger
 from protocol.banking import Deposit, Issue, Outcome
 from protocol.errors import Code
 from tests.bank.journal import nothing_in_the_journal_changed
 from tests.bank.orders import (
     BANK,
+    BANK_ID,
     SmallBank,
     book_one,
     new_order_id,
@@ -254,18 +256,53 @@ def block(bank: SmallBank) -> None:
     type(bank.ada).objects.filter(pk=bank.ada.pk).update(status=PersonStatus.BLOCKED)
 
 
-@pytest.mark.parametrize("change", [revoke, block])
-def test_a_key_that_is_not_in_force_gives_no_orders(
-    bank: SmallBank, change: Callable[[SmallBank], None]
-) -> None:
+def release(bank: SmallBank) -> None:
+    type(bank.ada).objects.filter(pk=bank.ada.pk).update(status=PersonStatus.ACTIVE)
+
+
+def test_a_key_that_is_not_in_force_gives_no_orders(bank: SmallBank) -> None:
     recorded = order_of(bank.ada, transfer("account1", "account2", 1))
     first = book([recorded], BANK)
-    change(bank)
+    revoke(bank)
     with nothing_changed():
         (outcome,) = book([order_of(bank.ada, transfer("account1", "account2", 1))], BANK)
         assert (outcome.code, outcome.receipt) == (Code.KEY_REVOKED, None)
         # What was recorded before is answered as before.
         assert book([recorded], BANK) == first
+
+
+def test_what_a_blocked_person_ordered_stays_refused_after_the_release(bank: SmallBank) -> None:
+    recorded = order_of(bank.ada, transfer("account1", "account2", 1))
+    booked = book([recorded], BANK)
+    block(bank)
+    order = order_of(bank.ada, transfer("account1", "account2", 2))
+    with nothing_in_the_journal_changed():
+        (refusal,) = book([order], BANK)
+        receipt = receipt_in(refusal)
+        assert (receipt.outcome, receipt.code) == (Outcome.REFUSED, Code.KEY_REVOKED)
+        assert refusal.code is Code.KEY_REVOKED
+        assert book([recorded], BANK) == booked
+        release(bank)
+        assert book([order], BANK) == [refusal]
+    assert book_one(bank.ada, transfer("account1", "account2", 2)).code is None
+    assert list(verify_ledger(BANK_ID)) == []
+
+
+def test_the_key_of_a_blocked_person_that_was_revoked_needs_no_record(bank: SmallBank) -> None:
+    block(bank)
+    revoke(bank)
+    with nothing_changed():
+        outcome = book_one(bank.ada, transfer("account1", "account2", 1))
+    assert (outcome.code, outcome.receipt) == (Code.KEY_REVOKED, None)
+
+
+def test_an_order_of_a_blocked_person_that_expired_needs_no_record(bank: SmallBank) -> None:
+    block(bank)
+    order = order_of(
+        bank.ada, transfer("account1", "account2", 1), issued_at=now_ms() - 60_000, lifetime_ms=1
+    )
+    with nothing_changed():
+        assert book([order], BANK)[0].code is Code.ORDER_EXPIRED
 
 
 def test_an_older_bundle_of_the_same_identity_counts(bank: SmallBank) -> None:

@@ -101,6 +101,7 @@ def test_a_restart_of_the_deployment_migrates_nothing(bank: SmallBank) -> None:
         "UPDATE bank_order SET code = 'bad_order'",
         "DELETE FROM bank_transfer",
         "DELETE FROM bank_account",
+        "DELETE FROM bank_personkey",
         "DELETE FROM bank_auditrecord",
         "TRUNCATE bank_entry",
         "DROP TRIGGER bank_entry_no_update ON bank_entry",

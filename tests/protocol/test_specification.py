@@ -141,7 +141,7 @@ MEANINGS: dict[Code, str] = {
     Code.UNSUPPORTED_PURPOSE: "the recipient does not serve this purpose",
     Code.ORDER_ID_CONFLICT: "the id was used for other signed bytes",
     Code.ORDER_EXPIRED: "it expired and was not recorded: a certain no",
-    Code.KEY_REVOKED: "the key that signed it is not in force",
+    Code.KEY_REVOKED: "the key that signed it is not in force, or its owner is blocked",
     Code.BAD_ORDER: "the order could not be understood",
     Code.BAD_AMOUNT: "the amount is none, zero, too precise or too large",
     Code.ACCOUNT_UNAVAILABLE: "there is no such account for this customer",

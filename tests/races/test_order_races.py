@@ -8,17 +8,31 @@ from types import SimpleNamespace
 
 import pytest
 from django.db import connection, transaction
+from django.forms import modelform_factory
 from django.utils import timezone
 
 from bank import ledger
+from bank.admin.base import save_recorded
+from bank.audit import Actor
 from bank.authorization import load_grants
 from bank.incoming import IncomingOrder, OrderOutcome
 from bank.ledger import book
-from bank.models import Account, EmployeePermission, Order, PersonKey
+from bank.models import Account, Employee, EmployeePermission, Order, PersonKey, Role
+from bank.services import keys
+from bank.services.accounts import freeze_account, thaw_account
+from bank.services.employees import (
+    dismiss_employee,
+    set_employee_grants,
+    set_employee_limit,
+    suspend_employee,
+)
+from bank.services.persons import block_person, release_person
+from bank.services.roles import delete_role, set_role_permissions
 from bank.verification import verify_ledger
 from protocol.errors import Code
 from tests.bank.guards import drop_guards
 from tests.bank.orders import BANK, BANK_ID, SmallBank, balances, order_of, small_bank, transfer
+from tests.bank.parties import make_role, signed_bundle
 from tests.databases import TestDatabases
 from tests.races.threads import (
     PATIENCE_SECONDS,
@@ -26,6 +40,7 @@ from tests.races.threads import (
     MeetingWriter,
     in_threads,
     switch_locks_off,
+    switch_shared_lock_off,
     wait_until_somebody_waits_for_a_lock,
 )
 
@@ -167,6 +182,107 @@ def test_an_order_in_hand_ends_and_the_next_one_is_refused(
     assert outcomes[1].code in {Code.KEY_REVOKED, Code.PERMISSION_DENIED}
     assert balances(["account1"]) == {"account1": 999}
     # The clocks of revocation and booking may cross by the length of a transaction.
+    assert [str(problem) for problem in verify_ledger(BANK_ID)] == []
+
+
+# --- What the operator was told -----------------------------------------------------------------
+
+ACTOR = Actor("user:operator")
+
+
+def employment(bank: SmallBank) -> Employee:
+    return Employee.objects.get(organization=bank.club, person=bank.ada)
+
+
+def replace_key(bank: SmallBank) -> None:
+    keys.rotate_key(ACTOR, bank.ada, signed_bundle("ada", generation=2, version=2), confirmed=True)
+
+
+def suspend_in_the_admin(bank: SmallBank) -> None:
+    """The form of an employee doesn't go through the service that suspends."""
+    row = employment(bank)
+    form = modelform_factory(Employee, fields=["status"])({"status": "suspended"}, instance=row)
+    assert form.is_valid()
+    save_recorded(ACTOR, row, form, change=True)
+
+
+WITHDRAWALS: list[Callable[[SmallBank], object]] = [
+    lambda bank: keys.revoke_key(ACTOR, bank.ada, "stolen"),
+    replace_key,
+    lambda bank: block_person(ACTOR, bank.ada, "suspicious"),
+    lambda bank: suspend_employee(ACTOR, employment(bank), "on leave"),
+    suspend_in_the_admin,
+    lambda bank: dismiss_employee(ACTOR, employment(bank), "left"),
+    lambda bank: set_employee_grants(ACTOR, employment(bank), ["view"], []),
+    lambda bank: set_employee_limit(ACTOR, employment(bank), 1),
+    lambda bank: set_role_permissions(ACTOR, Role.objects.get(), []),
+    lambda bank: delete_role(ACTOR, Role.objects.get()),
+    lambda bank: freeze_account(ACTOR, Account.objects.get(number="account1"), "dispute"),
+]
+
+
+def withdraw_while_an_order_is_in_hand(
+    bank: SmallBank, withdraw: Callable[[SmallBank], object]
+) -> tuple[int, int]:
+    """Return how many orders there were when the operator was told, and how many in the end."""
+    EmployeePermission.objects.filter(employee__person=bank.ada, permission="transfer").delete()
+    employment(bank).roles.add(make_role(bank.club, "buyer", "transfer"))
+    order = order_of(bank.ada, transfer("account1", "account2", 100))
+    writer = HeldWriter()
+
+    def operate() -> int:
+        assert writer.reached.wait(PATIENCE_SECONDS)
+        # Whoever waits for the order needs it to go on; whoever doesn't is told long before.
+        threading.Timer(0.5, writer.go_on.set).start()
+        withdraw(bank)
+        return Order.objects.count()
+
+    def give_order() -> int:
+        assert book([order], BANK, writer=writer)[0].code is None
+        return 0
+
+    told, _ = in_threads([operate, give_order])
+    return told, Order.objects.count()
+
+
+@pytest.mark.parametrize("withdraw", WITHDRAWALS)
+def test_once_it_is_told_nothing_that_read_the_old_state_commits(
+    bank: SmallBank, withdraw: Callable[[SmallBank], object]
+) -> None:
+    told, in_the_end = withdraw_while_an_order_is_in_hand(bank, withdraw)
+    assert told == in_the_end
+    later = order_of(bank.ada, transfer("account1", "account2", 100))
+    assert book([later], BANK)[0].code is not None
+    assert [str(problem) for problem in verify_ledger(BANK_ID)] == []
+
+
+@pytest.mark.parametrize("withdraw", WITHDRAWALS[:-1])
+def test_control_without_the_shared_lock_it_commits_later(
+    bank: SmallBank,
+    withdraw: Callable[[SmallBank], object],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    switch_shared_lock_off(monkeypatch)
+    told, in_the_end = withdraw_while_an_order_is_in_hand(bank, withdraw)
+    assert told + 1 == in_the_end
+
+
+def test_orders_and_withdrawals_at_the_same_time_all_end(bank: SmallBank) -> None:
+    """Nobody waits in a circle, though withdrawals write rows that orders read or refer to."""
+
+    def give_orders() -> None:
+        for _ in range(40):
+            book([order_of(bank.ada, transfer("account1", "account2", 1))], BANK)
+
+    def operate() -> None:
+        for _ in range(20):
+            block_person(ACTOR, bank.ada, "suspicious")
+            freeze_account(ACTOR, Account.objects.get(number="account1"), "dispute")
+            release_person(ACTOR, bank.ada, "cleared")
+            thaw_account(ACTOR, Account.objects.get(number="account1"), "settled")
+
+    in_threads([give_orders, give_orders, operate])
+    assert Order.objects.filter(person=bank.ada).count() == 80
     assert [str(problem) for problem in verify_ledger(BANK_ID)] == []
 
 

@@ -70,9 +70,15 @@ class HeldWriter(PortableWriter):
 
 def switch_locks_off(monkeypatch: pytest.MonkeyPatch) -> None:
     """For controls: what a test shows must come from the locks."""
+    switch_shared_lock_off(monkeypatch)
     monkeypatch.setattr(locking, "for_update", lambda accounts: accounts)
     unlocked = CompiledQuery(locking._accounts_under_lock)
     monkeypatch.setattr(locking, "_ACCOUNTS_UNDER_LOCK", unlocked)
+
+
+def switch_shared_lock_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let bookings share no lock, so that whoever takes something away waits for none."""
+    monkeypatch.setattr(locking, "share_booking", lambda _: None)
 
 
 def wait_until_somebody_waits_for_a_lock() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from argparse import ArgumentParser
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,15 +34,18 @@ class Command(BaseCommand):
         """Say what can be given."""
         parser.add_argument(
             "--fingerprint",
-            help="the bank's fingerprint; by default that of TELLERWIRE_BANK_KEY_FILE, and where "
-            "there is none, every key counts that is enrolled for the bank",
+            action="append",
+            default=[],
+            help="a fingerprint that the bank has or had, beside that of "
+            "TELLERWIRE_BANK_KEY_FILE; may be repeated. Where neither says any, every key counts "
+            "that is enrolled for the bank",
         )
 
     def handle(self, *_: Any, **options: Any) -> None:
         """Run the command."""
-        fingerprint = _fingerprint(options["fingerprint"])
+        fingerprints = _fingerprints(options["fingerprint"])
         try:
-            tally, found = self._verify(fingerprint)
+            tally, found = self._verify(fingerprints)
         except DatabaseError as error:
             raise CommandError(
                 f"the bank's database can't be read: {first_words(error)}"
@@ -54,7 +58,7 @@ class Command(BaseCommand):
             f"{tally.rows['bank_entry']} entries."
         )
 
-    def _verify(self, fingerprint: bytes | None) -> tuple[Tally, int]:
+    def _verify(self, fingerprints: Collection[bytes]) -> tuple[Tally, int]:
         """Print what is wrong, and return how many rows were checked and problems found."""
         console = Console(file=sys.stderr)
         found = 0
@@ -62,21 +66,21 @@ class Command(BaseCommand):
             task = bar.add_task("Verifying the ledger", total=rows_to_check())
             tally = Tally(lambda rows: bar.advance(task, rows))
             for problem in verify_ledger(
-                bank_settings.ID, bank_fingerprint=fingerprint, tally=tally
+                bank_settings.ID, bank_fingerprints=fingerprints, tally=tally
             ):
                 found += 1
                 self.stdout.write(str(problem))
         return tally, found
 
 
-def _fingerprint(given: str | None) -> bytes | None:
+def _fingerprints(given: Sequence[str]) -> set[bytes]:
+    """Return what was given, and what the bank's key file says."""
     try:
-        if given is not None:
-            return parse_fingerprint(given)
+        fingerprints = {parse_fingerprint(text) for text in given}
         if bank_settings.KEY_FILE and Path(bank_settings.KEY_FILE).exists():
             # The header is readable without the passphrase, and enough to compare with.
             header = read_key_file_header(Path(bank_settings.KEY_FILE).read_bytes())
-            return unb64u(header.fingerprint)
+            fingerprints.add(unb64u(header.fingerprint))
     except (ValueError, OSError, KeyFileFormatError) as error:
         raise CommandError(f"the bank's fingerprint: {error}") from error
-    return None
+    return fingerprints

@@ -99,6 +99,13 @@ def test_keys_are_shown_in_groups_and_nobody_edits_them(operator: Client) -> Non
         )
 
 
+@pytest.mark.parametrize("action", ["block", "revoke"])
+def test_no_action_stops_the_bank_itself(operator: Client, action: str) -> None:
+    bank = make_person("bank")
+    with nothing_changed():
+        assert "is the bank itself" in act(operator, Person, action, bank, reason="by mistake")
+
+
 def test_blocking_and_releasing_count_at_once(operator: Client) -> None:
     ada = make_person("demo-ada")
     account = make_account("account2", ada)

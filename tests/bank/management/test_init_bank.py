@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -11,12 +13,20 @@ from django.core.management import CommandError, call_command
 from django.db import transaction
 
 from bank.issuing import check_bank_enrolled, issue_opening_balances
-from bank.key_settings import open_keyring
+from bank.key_settings import now_ms, open_keyring
+from bank.keyring import write_key_file
 from bank.models import Account, AuditRecord, Employee, Organization, Person, PersonKey
 from bank.verification import verify_ledger
 from bankproject import environment
+from protocol.keyfile import encrypt_key_file, new_key_file
 from relay.limits import pinned_fingerprints
-from tests.bank.parties import make_account, make_currency, make_person, signed_bundle
+from tests.bank.parties import (
+    bundle_object,
+    make_account,
+    make_currency,
+    make_person,
+    signed_bundle,
+)
 from tests.bank.unchanged import nothing_changed
 
 pytestmark = pytest.mark.django_db
@@ -158,6 +168,23 @@ def test_the_passphrase_may_come_from_the_environment(
     monkeypatch.setenv("TELLERWIRE_BANK_PASSPHRASE", "secret")
     init()
     assert open_keyring().client_id == "bank"
+
+
+def test_a_new_key_of_the_bank_takes_the_place_of_the_old_one(files: Path, settings: Any) -> None:
+    init("--currency", "EUR:2:Euro")
+    make_account("account2", make_person("ada"), currency=make_currency("EUR", 2))
+    new = new_key_file("bank", "The", "Bank", now=now_ms(), random_bytes=os.urandom)
+    path = files / "keys" / "new.key"
+    write_key_file(path, encrypt_key_file(new, "secret", os.urandom))
+    bundle = files / "new.json"
+    bundle.write_text(json.dumps(bundle_object(new.signed_bundle)), encoding="utf-8")
+    call_command("enrol", "bank", str(bundle), replace=True, yes=True, stdout=StringIO())
+    assert "use that key file" in run_refused()
+    settings.BANK = {**settings.BANK, "KEY_FILE": str(path)}
+    with nothing_changed():
+        init("--currency", "EUR:2:Euro")
+    ((_, outcome),) = issue_opening_balances(open_keyring().key_file, [("account2", "1")])
+    assert outcome.code is None
 
 
 # --- runbank, before it gets as far as the relay ------------------------------------------------

@@ -159,6 +159,15 @@ def test_a_revocation_needs_a_key_and_a_reason(ada: Person) -> None:
             keys.revoke_key(ACTOR, ada, reason)
 
 
+def test_the_banks_own_key_is_replaced_and_never_just_revoked() -> None:
+    bank = make_person("bank")
+    with nothing_changed(), pytest.raises(ChangeRefusedError, match="enrol bank BUNDLE") as caught:
+        keys.revoke_key(ACTOR, bank, "stolen")
+    assert caught.value.fault is ChangeFault.NOT_ALLOWED
+    other = signed_bundle("bank", generation=2, version=2)
+    assert keys.rotate_key(ACTOR, bank, other, confirmed=True) == keys.key_in_force(bank)
+
+
 def test_the_table_holds_one_key_in_force_for_each_person(ada: Person) -> None:
     keys.enrol_key(ACTOR, ada, bundle())
     assert PersonKey.objects.filter(person=ada, revoked_at__isnull=True).count() == 1

@@ -36,6 +36,13 @@ def test_a_person_is_registered_renamed_blocked_and_released() -> None:
     ]
 
 
+def test_the_bank_itself_is_not_blocked() -> None:
+    bank = make_person("bank")
+    with nothing_changed(), pytest.raises(ChangeRefusedError, match="is the bank itself") as caught:
+        persons.block_person(ACTOR, bank, "by mistake")
+    assert caught.value.fault is ChangeFault.NOT_ALLOWED
+
+
 @pytest.mark.parametrize(
     ("client_id", "first_name", "last_name"),
     [
