@@ -4,8 +4,10 @@
 
 It equals this command line, which works as well:
 
-    python -m uvicorn bankproject.asgi:application --loop uvloop --http httptools \
-        --ws websockets-sansio --ws-per-message-deflate false --ws-max-size 262144 \
+    python -m uvicorn bankproject.asgi:application --loop uvloop \
+        --http httptools \
+        --ws bankproject.bounded_websocket:BoundedWebSocket \
+        --ws-per-message-deflate false --ws-max-size 262144 \
         --ws-ping-interval 20 --ws-ping-timeout 20 --timeout-keep-alive 5 \
         --timeout-graceful-shutdown 20 --no-server-header --no-access-log
 
@@ -34,7 +36,8 @@ def server_config(host: str, port: int) -> uvicorn.Config:
     """Return uvicorn's configuration; `port` 0 takes a free one and logs which.
 
     Compression is off: it costs 15 to 70 KB a connection and does nothing for ciphertext. The
-    `websockets-sansio` implementation is the one that stops sending to who reads too slowly.
+    `websockets-sansio` implementation is the one that stops sending to who reads too slowly; it gets
+    the bounds that it lacks.
     """
     return uvicorn.Config(
         "bankproject.asgi:application",
@@ -42,7 +45,7 @@ def server_config(host: str, port: int) -> uvicorn.Config:
         port=port,
         loop="uvloop",
         http="httptools",
-        ws="websockets-sansio",
+        ws="bankproject.bounded_websocket:BoundedWebSocket",
         ws_max_size=WEBSOCKET_MESSAGE_BYTES_MAX,
         ws_per_message_deflate=False,
         ws_ping_interval=PING_INTERVAL_SECONDS,

@@ -15,6 +15,7 @@ import pytest
 import websockets
 
 from bankproject import healthcheck, serve
+from bankproject.bounded_websocket import BoundedWebSocket
 from protocol import limits
 from tests.architecture.imports import ROOT
 from tests.servers import free_port
@@ -77,7 +78,8 @@ def test_a_process_without_the_relays_role_serves_none(tmp_path: Path) -> None:
 def test_the_servers_bounds() -> None:
     config = serve.server_config("127.0.0.1", 0)
 
-    assert config.ws == "websockets-sansio"
+    config.load()
+    assert config.ws_protocol_class is BoundedWebSocket
     assert config.ws_per_message_deflate is False
     # The relay answers `frame_too_large` itself; what is much larger never reaches it.
     assert limits.FRAME_BYTES_MAX < config.ws_max_size <= 4 * limits.FRAME_BYTES_MAX
