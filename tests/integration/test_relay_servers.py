@@ -257,3 +257,46 @@ async def test_a_refused_handshake_leaves_the_process_alone(start: Start) -> Non
     async with await join(server.relay_url, identity("bank"), Role.SERVICE) as bank:
         await bank.still_works()
     assert "Traceback" not in server.text()
+
+
+@pytest.mark.parametrize(
+    ("broken", "code"),
+    [
+        (Frame(Opcode.TEXT, b"\xff\xfe").serialize(mask=True), 1007),
+        (Frame(Opcode.TEXT, b"x").serialize(mask=False), 1002),
+        (b"\x83\x80" + bytes(4), 1002),
+        (Frame(Opcode.TEXT, bytes(300_000)).serialize(mask=True), 1009),
+        (b"\x89\xfe\x00\x7e" + bytes(4 + 126), 1002),
+    ],
+    ids=["not UTF-8", "not masked", "no opcode", "too long", "too long a ping"],
+)
+async def test_a_peer_that_breaks_the_protocol_writes_nothing_into_the_log(
+    start: Start, broken: bytes, code: int
+) -> None:
+    server = start()
+    before = server.text()
+    for _ in range(3):
+        async with await dial(server.relay_url) as peer:
+            assert isinstance(peer.wire, Socket)
+            _transport(peer.wire.connection).write(broken)
+            assert (await peer.wire.closed())[0] == code
+    assert server.text() == before
+
+
+async def test_what_is_no_request_writes_nothing_into_the_log(start: Start) -> None:
+    server = start()
+    before = server.text()
+    for request in (b"\x16\x03\x01 no HTTP\r\n\r\n", b"GET /nothing HTTP/1.1\r\n\r\n", b"GET / HT"):
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(request)
+        writer.write_eof()
+        await asyncio.wait_for(reader.readline(), 10)
+        writer.close()
+    assert server.text() == before
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(b"GET /healthz HTTP/1.1\r\nHost: " + b"evil" * 1_000 + b"\r\n\r\n")
+    await asyncio.wait_for(reader.readline(), 10)
+    writer.close()
+    written = server.text().removeprefix(before)
+    assert written.count("\n") == 1
+    assert len(written) < 400
