@@ -5,7 +5,7 @@
 It equals this command line, which works as well:
 
     python -m uvicorn bankproject.asgi:application --loop uvloop \
-        --http httptools \
+        --http bankproject.bounded_http:BoundedHttp \
         --ws bankproject.bounded_websocket:BoundedWebSocket \
         --ws-per-message-deflate false --ws-max-size 262144 \
         --ws-ping-interval 20 --ws-ping-timeout 20 --timeout-keep-alive 5 \
@@ -36,15 +36,15 @@ def server_config(host: str, port: int) -> uvicorn.Config:
     """Return uvicorn's configuration; `port` 0 takes a free one and logs which.
 
     Compression is off: it costs 15 to 70 KB a connection and does nothing for ciphertext. The
-    `websockets-sansio` implementation is the one that stops sending to who reads too slowly; it gets
-    the bounds that it lacks.
+    `websockets-sansio` implementation is the one that stops sending to who reads too slowly; that,
+    and the one for HTTP, get the bounds that they lack.
     """
     return uvicorn.Config(
         "bankproject.asgi:application",
         host=host,
         port=port,
         loop="uvloop",
-        http="httptools",
+        http="bankproject.bounded_http:BoundedHttp",
         ws="bankproject.bounded_websocket:BoundedWebSocket",
         ws_max_size=WEBSOCKET_MESSAGE_BYTES_MAX,
         ws_per_message_deflate=False,

@@ -15,6 +15,7 @@ import pytest
 import websockets
 
 from bankproject import healthcheck, serve
+from bankproject.bounded_http import BoundedHttp
 from bankproject.bounded_websocket import BoundedWebSocket
 from protocol import limits
 from tests.architecture.imports import ROOT
@@ -79,6 +80,7 @@ def test_the_servers_bounds() -> None:
     config = serve.server_config("127.0.0.1", 0)
 
     config.load()
+    assert config.http_protocol_class is BoundedHttp
     assert config.ws_protocol_class is BoundedWebSocket
     assert config.ws_per_message_deflate is False
     # The relay answers `frame_too_large` itself; what is much larger never reaches it.
