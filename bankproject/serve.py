@@ -17,6 +17,7 @@ processes on the same Redis deliver to each other's clients.
 
 import argparse
 import os
+import resource
 from collections.abc import Sequence
 from typing import Final
 
@@ -60,6 +61,13 @@ def server_config(host: str, port: int) -> uvicorn.Config:
     )
 
 
+def raise_file_limit() -> None:
+    """Let the process open as many files as it may: each socket is one, and 1,024 is common."""
+    files_max, allowed = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files_max != allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, allowed))
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Serve until SIGINT or SIGTERM."""
     parser = argparse.ArgumentParser(prog="python -m bankproject.serve", description=__doc__)
@@ -67,6 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--port", type=int, default=8000)
     options = parser.parse_args(arguments)
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "bankproject.settings.production")
+    raise_file_limit()
     uvicorn.Server(server_config(options.host, options.port)).run()
 
 

@@ -79,8 +79,9 @@ class RelayConsumer(AsyncConsumer):
             connection.detach()
             hub.closed(connection)
             await _end(writer)
-            # The server waits for this task when it ends: what the client had is safe by then.
-            await hub.settled()
+            if connection.client is not None:
+                # The server waits for this task when it ends: what the client had is safe by then.
+                await hub.settled()
 
     def _greet(self, connection: Connection, spoken: str | None) -> None:
         if not origin_is_allowed(self.scope):

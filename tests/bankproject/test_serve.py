@@ -88,6 +88,16 @@ def test_the_servers_bounds() -> None:
     assert config.timeout_graceful_shutdown == serve.SHUTDOWN_SECONDS
 
 
+def test_the_process_may_open_as_many_files_as_it_is_allowed() -> None:
+    lines = (
+        "import resource; from bankproject.serve import raise_file_limit; "
+        "hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]; "
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard)); raise_file_limit(); "
+        "assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)"
+    )
+    subprocess.run([sys.executable, "-c", lines], cwd=ROOT, check=True)
+
+
 def test_a_dead_process_is_found_dead(capsys: pytest.CaptureFixture[str]) -> None:
     assert healthcheck.main(["--port", str(free_port())]) == 1
     assert "no answer from port" in capsys.readouterr().err
