@@ -5,7 +5,7 @@ from typing import Any
 import structlog
 from structlog.typing import Processor
 
-from bankproject import logged_errors
+from bankproject import logged_errors, peer_lines
 
 _SHARED_PROCESSORS: tuple[Processor, ...] = (
     structlog.contextvars.merge_contextvars,
@@ -38,12 +38,20 @@ def logging_settings(*, as_json: bool, level: str) -> dict[str, Any]:
                 "processors": _render(as_json=as_json),
             }
         },
+        "filters": {
+            "of_peers": {"()": peer_lines.OfPeers},
+            "without_traceback": {"()": peer_lines.WithoutTraceback},
+        },
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "lines"}},
         "root": {"handlers": ["stderr"], "level": level},
         "loggers": {
             # Django gives these handlers of their own; everything leaves by the root instead.
             "django": {"handlers": [], "level": level, "propagate": True},
             "django.server": {"handlers": [], "level": level, "propagate": True},
+            # Strangers ask for pages and hosts that don't exist: what isn't found is no event.
+            "django.request": {"level": "ERROR"},
+            "django.security.DisallowedHost": {"filters": ["without_traceback"]},
+            "uvicorn.error": {"filters": ["of_peers"]},
         },
     }
 

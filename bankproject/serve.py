@@ -4,8 +4,10 @@
 
 It equals this command line, which works as well:
 
-    python -m uvicorn bankproject.asgi:application --loop uvloop --http httptools \
-        --ws websockets-sansio --ws-per-message-deflate false --ws-max-size 262144 \
+    python -m uvicorn bankproject.asgi:application --loop uvloop \
+        --http bankproject.bounded_http:BoundedHttp \
+        --ws bankproject.bounded_websocket:BoundedWebSocket \
+        --ws-per-message-deflate false --ws-max-size 262144 \
         --ws-ping-interval 20 --ws-ping-timeout 20 --timeout-keep-alive 5 \
         --timeout-graceful-shutdown 20 --no-server-header --no-access-log
 
@@ -15,6 +17,7 @@ processes on the same Redis deliver to each other's clients.
 
 import argparse
 import os
+import resource
 from collections.abc import Sequence
 from typing import Final
 
@@ -37,15 +40,16 @@ def server_config(host: str, port: int) -> uvicorn.Config:
     """Return uvicorn's configuration; `port` 0 takes a free one and logs which.
 
     Compression is off: it costs 15 to 70 KB a connection and does nothing for ciphertext. The
-    `websockets-sansio` implementation is the one that stops sending to who reads too slowly.
+    `websockets-sansio` implementation is the one that stops sending to who reads too slowly; that,
+    and the one for HTTP, get the bounds that they lack.
     """
     return uvicorn.Config(
         "bankproject.asgi:application",
         host=host,
         port=port,
         loop="uvloop",
-        http="httptools",
-        ws="websockets-sansio",
+        http="bankproject.bounded_http:BoundedHttp",
+        ws="bankproject.bounded_websocket:BoundedWebSocket",
         ws_max_size=WEBSOCKET_MESSAGE_BYTES_MAX,
         ws_per_message_deflate=False,
         ws_ping_interval=PING_INTERVAL_SECONDS,
@@ -60,6 +64,13 @@ def server_config(host: str, port: int) -> uvicorn.Config:
     )
 
 
+def raise_file_limit() -> None:
+    """Let the process open as many files as it may: each socket is one, and 1,024 is common."""
+    files_max, allowed = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files_max != allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, allowed))
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Serve until SIGINT or SIGTERM."""
     parser = argparse.ArgumentParser(prog="python -m bankproject.serve", description=__doc__)
@@ -67,6 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--port", type=port_number, default=8000)
     options = parser.parse_args(arguments)
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "bankproject.settings.production")
+    raise_file_limit()
     with told_in_words():
         uvicorn.Server(server_config(options.host, options.port)).run()
 

@@ -19,6 +19,7 @@ from relay.limits import RelayLimits
 from relay.messages import Ended, Message
 from relay.metrics import counters
 from relay.outbox import HeldBytes, Outbox
+from relay.peer_socket import PeerSocket
 
 if TYPE_CHECKING:  # presence holds connections
     from relay.presence import LocalClient
@@ -45,6 +46,7 @@ class Connection:
         "machine",
         "opened_at",
         "outbox",
+        "socket",
     )
 
     def __init__(
@@ -68,6 +70,7 @@ class Connection:
         self.opened_at = now
         self.heard_at = now
         self.aborted = False
+        self.socket: PeerSocket | None = None
         self._ended = asyncio.Event()
         self._task: asyncio.Task[object] | None = None
         self._abort_timer: asyncio.TimerHandle | None = None
@@ -161,6 +164,16 @@ class Connection:
         reason = self.machine.close_reason or CloseReason(GOING_AWAY, "")
         self._close(reason, [encode(frame) for frame in self.machine.frames_to_send()])
 
+    def drop_flooded(self) -> None:
+        """End the connection of a client that made the server write more than it keeps for one.
+
+        What the server writes by itself, as answers to pings, goes past the outbox. The socket is
+        dropped at once: while it is there, the client could go on.
+        """
+        if self.socket is not None and self.socket.unread_bytes() > self.limits.outbox_bytes_max:
+            self.fail_slow("more waits for this client than the relay keeps")
+            self.socket.drop()
+
     def leave(self, reason: str) -> None:
         """End the connection without an error, as one that nobody uses."""
         self.machine.lost()
@@ -187,9 +200,10 @@ class Connection:
         if reason is not None:
             self._close(reason)
 
-    def attach(self, task: asyncio.Task[object] | None) -> None:
-        """Learn which task runs this connection, to end it where its client doesn't."""
+    def attach(self, task: asyncio.Task[object] | None, socket: PeerSocket) -> None:
+        """Learn which task runs this connection, and where, to end it where its client doesn't."""
         self._task = task
+        self.socket = socket
 
     def detach(self) -> None:
         """The task ends by itself."""

@@ -30,6 +30,7 @@ from protocol.relay_protocol import Phase
 from relay.conf import relay_settings
 from relay.connection import Connection
 from relay.hub import Hub, clock, running_hub
+from relay.peer_socket import PeerSocket
 
 __all__ = ["RelayConsumer"]
 
@@ -60,7 +61,8 @@ class RelayConsumer(AsyncConsumer):
         await send({"type": "websocket.accept", "subprotocol": spoken})
         hub = self._hub()
         connection = hub.open()
-        connection.attach(asyncio.current_task())
+        socket = PeerSocket(send)
+        connection.attach(asyncio.current_task(), socket)
         writer = asyncio.get_running_loop().create_task(connection.outbox.run(send))
         try:
             self._greet(connection, spoken)
@@ -72,14 +74,14 @@ class RelayConsumer(AsyncConsumer):
                     await asyncio.wait_for(hub.exchange.writer.flush(), FLUSH_SECONDS)
                 raise
         finally:
-            if connection.machine.close_reason is not None:
-                loop = asyncio.get_running_loop()
-                loop.call_later(hub.limits.close_seconds, drop_socket, send)
+            # Whoever closed it, what is left of it goes, though its peer may read nothing more.
+            asyncio.get_running_loop().call_later(hub.limits.close_seconds, socket.drop)
             connection.detach()
             hub.closed(connection)
             await _end(writer)
-            # The server waits for this task when it ends: what the client had is safe by then.
-            await hub.settled()
+            if connection.client is not None:
+                # The server waits for this task when it ends: what the client had is safe by then.
+                await hub.settled()
 
     def _greet(self, connection: Connection, spoken: str | None) -> None:
         if not origin_is_allowed(self.scope):
@@ -149,18 +151,6 @@ def origin_is_allowed(scope: dict[str, Any]) -> bool:
 def _normal_origin(origin: str) -> str:
     # Compared as text: browsers write an origin in one way only, and nothing foreign is parsed.
     return origin.strip().lower().rstrip("/")
-
-
-def drop_socket(send: Send) -> None:
-    """Drop what is left of a connection that the relay closed, where its client doesn't let go.
-
-    uvicorn closes a socket once its buffer is written; to a client that reads nothing it never is,
-    and socket and buffer would stay for as long as the client likes. Daphne drops it by itself.
-    """
-    # uvloop's transports are no asyncio.Transport: what they can do is asked, not what they are.
-    abort = getattr(getattr(getattr(send, "__self__", None), "transport", None), "abort", None)
-    if callable(abort):
-        abort()
 
 
 async def _end(writer: asyncio.Task[None]) -> None:

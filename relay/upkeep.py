@@ -71,6 +71,7 @@ class Upkeep:
 
     def _check(self, connection: Connection, now: int, loop_time: float) -> None:
         limits, machine = self._hub.limits, connection.machine
+        connection.drop_flooded()
         if machine.phase is Phase.CLOSED:
             return
         if machine.phase in (Phase.CHALLENGED, Phase.REGISTERING):

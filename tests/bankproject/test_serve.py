@@ -15,6 +15,8 @@ import pytest
 import websockets
 
 from bankproject import healthcheck, serve
+from bankproject.bounded_http import BoundedHttp
+from bankproject.bounded_websocket import BoundedWebSocket
 from protocol import limits
 from tests.architecture.imports import ROOT
 from tests.servers import free_port
@@ -77,11 +79,23 @@ def test_a_process_without_the_relays_role_serves_none(tmp_path: Path) -> None:
 def test_the_servers_bounds() -> None:
     config = serve.server_config("127.0.0.1", 0)
 
-    assert config.ws == "websockets-sansio"
+    config.load()
+    assert config.http_protocol_class is BoundedHttp
+    assert config.ws_protocol_class is BoundedWebSocket
     assert config.ws_per_message_deflate is False
     # The relay answers `frame_too_large` itself; what is much larger never reaches it.
     assert limits.FRAME_BYTES_MAX < config.ws_max_size <= 4 * limits.FRAME_BYTES_MAX
     assert config.timeout_graceful_shutdown == serve.SHUTDOWN_SECONDS
+
+
+def test_the_process_may_open_as_many_files_as_it_is_allowed() -> None:
+    lines = (
+        "import resource; from bankproject.serve import raise_file_limit; "
+        "hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]; "
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard)); raise_file_limit(); "
+        "assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)"
+    )
+    subprocess.run([sys.executable, "-c", lines], cwd=ROOT, check=True)
 
 
 def test_a_dead_process_is_found_dead(capsys: pytest.CaptureFixture[str]) -> None:

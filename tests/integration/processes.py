@@ -24,7 +24,9 @@ POLL_SECONDS: Final = 0.02
 START_ATTEMPTS_MAX: Final = 3
 RELAY_SETTINGS_MODULE: Final = "tests.integration.relay_settings"
 
-Kind = Literal["uvicorn", "daphne"]
+Kind = Literal["uvicorn", "daphne", "plain uvicorn"]
+"""The second and third are not as in production: daphne serves development, and uvicorn without
+`bankproject/serve.py` lacks the bounds of `bankproject/bounded_websocket.py`."""
 Start = Callable[..., "RunningServer"]
 
 
@@ -158,6 +160,9 @@ def _command(kind: Kind, port: int) -> list[str]:
     if kind == "uvicorn":
         return [sys.executable, "-m", "bankproject.serve", "--host", LOOPBACK, "--port", str(port)]
     application = "bankproject.asgi:application"
+    if kind == "plain uvicorn":
+        options = ["--host", LOOPBACK, "--port", str(port), "--ws", "websockets-sansio"]
+        return [sys.executable, "-m", "uvicorn", application, "--lifespan", "off", *options]
     return [sys.executable, "-m", "daphne", "-b", LOOPBACK, "-p", str(port), application]
 
 

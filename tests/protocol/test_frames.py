@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol import frames, limits
-from protocol.encoding import b64u
+from protocol.encoding import b64u, unb64u
 from protocol.errors import Code
 from protocol.frames import (
     ClientFrame,
@@ -137,6 +137,41 @@ def test_a_frame_with_a_flipped_byte_raises_only_named_errors(
 def test_only_32_bytes_are_a_nonce(text: str) -> None:
     assert _code(decode_nonce, text) == "bad_frame"
     assert decode_nonce("A" * 43) == bytes(32)
+
+
+@pytest.mark.parametrize(
+    ("body", "is_canonical"),
+    [
+        ("AA", True),
+        ("AAA", True),
+        ("AAAA", True),
+        ("A-_w", True),
+        ("AAAAAQ", True),
+        ("A", False),
+        ("AAAAA", False),
+        ("AB", False),
+        ("AAB", False),
+        ("AA==", False),
+        ("A+/w", False),
+        ("AA\n", False),
+        ("AAA\u00e9", False),
+        ("\u0661AAA", False),
+    ],
+)
+def test_a_body_is_canonical_base64url(body: str, is_canonical: bool) -> None:
+    text = encode(Send(id=MESSAGE_ID, to="bank", kind=frames.Kind.NOTICE, ttl_ms=0, body=body))
+    assert _code(decode_client_frame, text) == (None if is_canonical else "bad_frame")
+
+
+@given(st.text(frames._ALPHABET + "=+/ \u0661", min_size=1, max_size=9))
+def test_a_body_is_taken_if_it_can_be_decoded(body: str) -> None:
+    expected = None
+    try:
+        unb64u(body)
+    except ValueError:
+        expected = Code.BAD_FRAME
+    text = encode(Send(id=MESSAGE_ID, to="bank", kind=frames.Kind.NOTICE, ttl_ms=0, body=body))
+    assert _code(decode_client_frame, text) == expected
 
 
 def test_no_repr_shows_a_body() -> None:
