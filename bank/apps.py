@@ -18,4 +18,5 @@ class BankConfig(AppConfig):
         """Register the system checks."""
         register(checks.check_settings)
         register(checks.check_key_file, Tags.security, deploy=True)
+        register(checks.check_connection, Tags.database)
         register(checks.check_demo_rows, Tags.database, deploy=True)

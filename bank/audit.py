@@ -53,7 +53,8 @@ class Actor:
 def stored_values(instance: models.Model) -> Values:
     """Return what the database holds of this row now; empty where there is no such row.
 
-    Roles and permissions of an employee, and permissions of a role, count as its values.
+    Roles and permissions of an employee count as its values, and so do permissions of a role and
+    the employees who have it: when it is deleted, they lose what it gave.
     """
     if instance.pk is None:
         return {}
@@ -72,6 +73,9 @@ def stored_values(instance: models.Model) -> Values:
         values[relation.name] = sorted(str(one) for one in related)
     if isinstance(stored, Employee | Role):
         values["permissions"] = sorted(stored.permissions.values_list("permission", flat=True))
+    if isinstance(stored, Role):
+        employees = stored.employees.select_related("person", "organization")
+        values["employees"] = sorted(str(employee) for employee in employees)
     return values
 
 

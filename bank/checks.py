@@ -9,12 +9,12 @@ bank.E005  the file of ``BANK["KEY_FILE"]`` is no key file (``--deploy``)
 bank.E006  it is the key file of somebody else (``--deploy``)
 bank.E007  it is a key file of the demonstration (``--deploy``)
 bank.E008  the database has persons or keys of the demonstration (``--deploy --database default``)
+bank.E009  the bank's database does not answer (``--database default``)
 =========  ==========================================================================
 """
 
 from __future__ import annotations
 
-import urllib.parse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -22,17 +22,32 @@ from typing import Any, Final
 from django.apps import AppConfig, apps
 from django.conf import settings
 from django.core.checks import CheckMessage, Error
+from django.db import DatabaseError, connections
 
-from bank.conf import DEFAULTS, bank_settings
+from bank.conf import DEFAULTS, bank_settings, check_relay_url
+from bank.database_faults import first_words
 from protocol.encoding import unb64u
 from protocol.errors import KeyFileFormatError
 from protocol.identifiers import check_client_id
 from protocol.keyfile import KeyFileHeader, read_key_file_header
 
-__all__ = ["check_demo_rows", "check_key_file", "check_settings"]
+__all__ = [
+    "DEMO_FINGERPRINTS",
+    "check_connection",
+    "check_demo_rows",
+    "check_key_file",
+    "check_settings",
+]
 
 DEMO_ID_PREFIX: Final = "demo-"
-DEMO_KEY_FOLDER: Final = Path(__file__).resolve().parent.parent / "fixtures" / "demo"
+DEMO_FINGERPRINTS: Final = frozenset(
+    {
+        "33f65e7d1db17c151c2928649194dbd7",  # bank
+        "9d802eefb7d9cee79f05cf01eb7e69d3",  # demo-ada
+        "f2cc983cb2ad86fd51517aecd896a3b1",  # demo-ben
+    }
+)
+"""Of the key files in ``fixtures/demo``, which a deployment doesn't have."""
 _BOUNDS: Final = ("BATCH_ORDERS_MAX", "QUEUE_ORDERS_MAX")
 
 
@@ -43,11 +58,12 @@ def check_settings(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> li
         check_client_id(str(bank_settings.ID))
     except ValueError as error:
         found.append(Error(f'BANK["ID"]: {error}.', id="bank.E001"))
-    if not _is_websocket_address(bank_settings.RELAY_URL):
+    try:
+        check_relay_url(bank_settings.RELAY_URL)
+    except ValueError as error:
         found.append(
             Error(
-                f'BANK["RELAY_URL"] is {bank_settings.RELAY_URL!r}, which is no address such as '
-                "wss://relay.example/relay.",
+                f'BANK["RELAY_URL"]: {error}.',
                 hint="Set TELLERWIRE_BANK_RELAY_URL.",
                 id="bank.E002",
             )
@@ -93,7 +109,7 @@ def check_key_file(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> li
                 id="bank.E006",
             )
         )
-    if header.demo or _fingerprint(header) in demo_fingerprints():
+    if header.demo or _fingerprint(header) in DEMO_FINGERPRINTS:
         found.append(
             Error(
                 f"{path} is a key file of the demonstration: everybody has it, and its passphrase.",
@@ -102,6 +118,28 @@ def check_key_file(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> li
             )
         )
     return found
+
+
+def check_connection(
+    app_configs: Sequence[AppConfig] | None,
+    *,
+    databases: Sequence[str] | None = None,
+    **kwargs: Any,
+) -> list[CheckMessage]:
+    """Check that the bank's database answers; Django's own checks needn't ask PostgreSQL."""
+    if "default" not in (databases or ()):
+        return []
+    try:
+        connections["default"].ensure_connection()
+    except DatabaseError as error:
+        return [
+            Error(
+                f"The bank's database does not answer: {first_words(error)}.",
+                hint="See that it runs, and that TELLERWIRE_DATABASE_URL leads to it.",
+                id="bank.E009",
+            )
+        ]
+    return []
 
 
 def check_demo_rows(
@@ -118,7 +156,7 @@ def check_demo_rows(
     found = set(
         persons.filter(client_id__startswith=DEMO_ID_PREFIX).values_list("client_id", flat=True)
     )
-    in_force = keys.filter(fingerprint__in=demo_fingerprints(), revoked_at__isnull=True)
+    in_force = keys.filter(fingerprint__in=DEMO_FINGERPRINTS, revoked_at__isnull=True)
     found |= set(in_force.values_list("person__client_id", flat=True))
     return [
         Error(
@@ -130,29 +168,8 @@ def check_demo_rows(
     ]
 
 
-def demo_fingerprints() -> set[str]:
-    """Return the fingerprints of the demonstration's key files, 32 hexadecimal digits each."""
-    found = set()
-    for path in sorted(DEMO_KEY_FOLDER.glob("*.key")):
-        try:
-            found.add(_fingerprint(read_key_file_header(path.read_bytes())))
-        except (OSError, KeyFileFormatError):
-            continue
-    return found
-
-
 def _fingerprint(header: KeyFileHeader) -> str:
     try:
         return unb64u(header.fingerprint).hex()
     except ValueError:
         return ""
-
-
-def _is_websocket_address(value: object) -> bool:
-    if not isinstance(value, str):
-        return False
-    try:
-        parts = urllib.parse.urlsplit(value)
-    except ValueError:
-        return False
-    return parts.scheme in {"ws", "wss"} and bool(parts.hostname)

@@ -2,29 +2,44 @@
 
 They are booked like everybody's, by the group commit, so behind an opening balance stands the same
 kind of evidence as behind every other transfer.
+
+The id of an opening balance's order follows from the account's number. An order is booked once, so
+an opening balance is, too, however many programs issue it at the same time. A refusal is recorded
+and final; where there is one, the next id of the account is taken.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from bank.errors import BankSetupError
 from bank.incoming import BankIdentity, IncomingOrder, OrderOutcome
 from bank.ledger import book
-from bank.models import Person, PersonKey
+from bank.models import Order, OrderResult, Person, PersonKey
+from bank.receipts import stored_receipt
 from protocol.banking import ORDER_PURPOSE, Issue
+from protocol.errors import Code
 from protocol.identifiers import uuid7
 from protocol.keyfile import KeyFile
 from protocol.keys import RandomBytes, format_fingerprint
 from protocol.sealing import REPLY_KEY_BYTES, Envelope, SignedMessage, compose, verify_evidence
 
-__all__ = ["book_issues", "check_bank_enrolled", "issue_opening_balances", "sign_issue"]
+__all__ = [
+    "book_issues",
+    "check_bank_enrolled",
+    "issue_opening_balances",
+    "opening_order_id",
+    "sign_issue",
+]
 
 ISSUE_LIFETIME_MS: Final = 600_000
 BATCH_ORDERS: Final = 500
+OPENING_ID_MS: Final = 0
+"""The time in the id of an opening balance's order: the same whenever it is issued."""
 
 
 def check_bank_enrolled(key_file: KeyFile) -> Person:
@@ -53,16 +68,33 @@ def check_bank_enrolled(key_file: KeyFile) -> Person:
     return person
 
 
+def opening_order_id(account: str, refusals: int = 0) -> str:
+    """Return the id under which the opening balance of an account is ordered.
+
+    :param refusals: how many orders for it are recorded as refused.
+    """
+    text = f"opening {account} {refusals}".encode()
+    return uuid7(OPENING_ID_MS, hashlib.sha256(text).digest()[:10])
+
+
 def sign_issue(
-    key_file: KeyFile, account: str, amount: str, *, now: int, random_bytes: RandomBytes, memo: str
+    key_file: KeyFile,
+    account: str,
+    amount: str,
+    *,
+    now: int,
+    random_bytes: RandomBytes,
+    memo: str,
+    order_id: str | None = None,
 ) -> SignedMessage:
     """Sign the order to issue an amount to an account.
 
     :param amount: decimal text, as everywhere in orders.
     :param now: milliseconds since the epoch.
+    :param order_id: a new one by default.
     """
     envelope = Envelope(
-        id=uuid7(now, random_bytes(10)),
+        id=order_id or uuid7(now, random_bytes(10)),
         re=None,
         sender=key_file.client_id,
         sender_fingerprint=key_file.fingerprint,
@@ -108,16 +140,63 @@ def issue_opening_balances(
     memo: str = "Opening balance",
     random_bytes: RandomBytes = os.urandom,
 ) -> list[tuple[str, OrderOutcome]]:
-    """Issue an opening balance to each account, and return how each order ended.
+    """Issue an opening balance to each account once, and return how each order ended.
+
+    Whose opening balance is booked already, by this program or another one, gets
+    ``order_id_conflict``: the order's id is the same, its bytes, with the times, are others.
 
     :param amounts: pairs of account number and decimal text.
     :raises BankSetupError: the bank's key is not enrolled.
     :raises LedgerError: the database failed; see :func:`bank.ledger.book`.
     """
+    person = check_bank_enrolled(key_file)
     now = time.time_ns() // 1_000_000
+    ids = _opening_ids(person, [number for number, _ in amounts])
     orders = [
-        sign_issue(key_file, number, amount, now=now, random_bytes=random_bytes, memo=memo)
+        sign_issue(
+            key_file,
+            number,
+            amount,
+            now=now,
+            random_bytes=random_bytes,
+            memo=memo,
+            order_id=ids[number],
+        )
         for number, amount in amounts
     ]
     outcomes = book_issues(key_file, orders)
-    return [(number, outcome) for (number, _), outcome in zip(amounts, outcomes, strict=True)]
+    return [
+        (number, _as_recorded(person, ids[number], outcome))
+        for (number, _), outcome in zip(amounts, outcomes, strict=True)
+    ]
+
+
+def _opening_ids(person: Person, numbers: Iterable[str]) -> dict[str, str]:
+    """Return for each account the first id under which no refusal is recorded."""
+    chosen: dict[str, str] = {}
+    candidates = {number: opening_order_id(number) for number in numbers}
+    refusals = 0
+    while candidates:
+        chosen |= candidates
+        refusals += 1
+        refused = Order.objects.filter(
+            person=person, order_id__in=candidates.values(), outcome=OrderResult.REFUSED
+        )
+        known = {str(order_id) for order_id in refused.values_list("order_id", flat=True)}
+        candidates = {
+            number: opening_order_id(number, refusals)
+            for number, order_id in candidates.items()
+            if order_id in known
+        }
+    return chosen
+
+
+def _as_recorded(person: Person, order_id: str, outcome: OrderOutcome) -> OrderOutcome:
+    """Return the refusal that another program got under this id a moment ago, if it got one."""
+    if outcome.code is not Code.ORDER_ID_CONFLICT:
+        return outcome
+    recorded = Order.objects.get(person=person, order_id=order_id)
+    if recorded.outcome == OrderResult.ACCEPTED:
+        return outcome
+    receipt = stored_receipt(bytes(recorded.receipt), bytes(recorded.receipt_signature))
+    return OrderOutcome(Code(recorded.code), receipt)

@@ -116,6 +116,8 @@ class Keyring:
         """Make new prekeys where the newest is a period old; return whether the keys changed.
 
         They have also changed where another process has done it.
+
+        :raises BankSetupError: the file, or the lock beside it, can't be used.
         """
         with self._exclusively():
             changed = self.reload()
@@ -127,7 +129,12 @@ class Keyring:
                 self._key_file, now=now, random_bytes=self._random_bytes, period_ms=self._period_ms
             )
             data = encrypt_key_file(rotated, self._passphrase, self._random_bytes, self._cost)
-            write_key_file(self._path, data)
+            try:
+                write_key_file(self._path, data)
+            except OSError as error:
+                raise BankSetupError(
+                    f"the key file {self._path} can't be replaced: {error.strerror}"
+                ) from error
             with self._lock:
                 self._version, self._key_file = self._stamp(), rotated
             return True
@@ -135,8 +142,15 @@ class Keyring:
     @contextlib.contextmanager
     def _exclusively(self) -> Iterator[None]:
         """Hold the lock beside the file; the file itself is replaced, so it can't carry one."""
-        with self._path.with_name(self._path.name + ".lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with contextlib.ExitStack() as held:
+            path = self._path.with_name(self._path.name + ".lock")
+            try:
+                lock = held.enter_context(path.open("a"))
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            except OSError as error:
+                raise BankSetupError(
+                    f"the lock {path} beside the key file can't be taken: {error.strerror}"
+                ) from error
             yield
 
     def _stamp(self) -> tuple[int, int]:

@@ -27,6 +27,7 @@ Whatever is missing, wrong or unknown is named with its path, and all of it at o
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,8 +36,15 @@ from typing import Any, Final
 from bank.errors import ChangeFault, ChangeRefusedError
 from bank.key_bundles import OldKeyError, read_bundle
 from bank.models import Permission
+from protocol import limits
 from protocol.bundles import Bundle
-from protocol.identifiers import check_client_id, display_name, split_name
+from protocol.identifiers import (
+    ACCOUNT_NUMBER_PATTERN,
+    check_client_id,
+    display_name,
+    is_printable,
+    split_name,
+)
 
 __all__ = ["FileEmployee", "FileOrganization", "FilePerson", "PermissionsFile", "read_file"]
 
@@ -45,6 +53,10 @@ GIVEN_BY: Final[Mapping[str, frozenset[str]]] = {
     "SUB": frozenset({Permission.VIEW.value, Permission.WITHDRAW.value}),
     **{name: frozenset({name}) for name in Permission.values},
 }
+_ACCOUNT_FORM: Final = (
+    f"1 to {limits.ACCOUNT_NUMBER_CHARS_MAX} letters a-z, digits, '.', '_' or '-', beginning with "
+    "a letter or digit"
+)
 _WITHOUT_KEYS: Final = "or import with --without-keys and enrol the bundle later"
 
 
@@ -106,7 +118,7 @@ def read_file(path: Path, *, without_keys: bool = False) -> PermissionsFile:
     reader = _Reader(path.parent, without_keys=without_keys)
     parsed = reader.file(content)
     if reader.problems:
-        raise _bad("\n".join(reader.problems))
+        raise _bad("\n".join([f"{path} can't be imported:", *reader.problems]))
     return parsed
 
 
@@ -172,10 +184,10 @@ class _Reader:
         path = f"organizations.{code}"
         self._identifier(code, path)
         fields = self._object(value, path, {"account", "employees"}, {"roles", "name"})
-        roles = {
-            name: self._permissions(given, f"{path}.roles.{name}")
-            for name, given in self._entries(fields, path, "roles").items()
-        }
+        roles = {}
+        for role, given in self._entries(fields, path, "roles").items():
+            self._printable(role, f"{path}.roles.{role}")
+            roles[role] = self._permissions(given, f"{path}.roles.{role}")
         employees = self._entries(fields, path, "employees")
         for client_id in employees:
             if client_id not in persons:
@@ -184,6 +196,7 @@ class _Reader:
         if name is not None and (not isinstance(name, str) or not name.strip()):
             self._problem(f"{path}.name", "must be text that is not empty")
             name = None
+        self._printable(name or "", f"{path}.name")
         return FileOrganization(
             code=code,
             account=self._account(fields, path),
@@ -216,7 +229,7 @@ class _Reader:
         return frozenset(given)
 
     def _account(self, fields: Mapping[str, Any], path: str) -> str:
-        """Return the account's number; the form is checked where it is opened."""
+        """Return the account's number."""
         if "account" not in fields:
             return ""
         value, path = fields["account"], f"{path}.account"
@@ -224,6 +237,9 @@ class _Reader:
             self._problem(path, "must be the number of an account, as text or a whole number")
             return ""
         number = str(value)
+        if not re.match(ACCOUNT_NUMBER_PATTERN, number):
+            self._problem(path, f"{number!r} is no account number: {_ACCOUNT_FORM}")
+            return ""
         if number in self._accounts:
             self._problem(path, f"account {number} is given to {self._accounts[number]} already")
         self._accounts.setdefault(number, path.rpartition(".")[0])
@@ -255,6 +271,11 @@ class _Reader:
         except ValueError as error:
             self._problem(path, str(error))
 
+    def _printable(self, text: str, path: str) -> None:
+        """Refuse what names of persons can't have either; databases don't take all of it."""
+        if not is_printable(text):
+            self._problem(path, "has control or invisible characters")
+
     def _entries(self, fields: Mapping[str, Any], path: str, name: str) -> Mapping[str, Any]:
         """Return the object of that name with whatever entries; an empty one if it is missing."""
         value = fields.get(name, {})
@@ -284,7 +305,8 @@ class _Reader:
         return []
 
     def _problem(self, path: str, words: str) -> None:
-        self.problems.append(f"{path}: {words}.")
+        shown = path if is_printable(path) else ascii(path)[1:-1]
+        self.problems.append(f"{shown}: {words}.")
 
 
 def _refuse_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import environ
 from django.core.exceptions import ImproperlyConfigured
 
 PREFIX: Final = "TELLERWIRE_"
+LOG_LEVELS: Final = ("CRITICAL", "ERROR", "WARNING", "INFO", "DEBUG")
 KNOWN_ROLES: Final = ("relay", "bank", "web")
 DATABASE_SCHEMES: Final = ("sqlite", "postgresql")
 SQLITE_ENGINE: Final = "django.db.backends.sqlite3"
@@ -78,6 +79,16 @@ def flag(name: str, *, default: bool) -> bool:
     if value in ("", "true", "false"):
         return default if not value else value == "true"
     raise ImproperlyConfigured(f"{PREFIX}{name} must be true or false, not {value!r}.")
+
+
+def log_level(default: str) -> str:
+    """Return the least level that is logged, in capital letters."""
+    level = text("LOG_LEVEL", default).upper()
+    if level not in LOG_LEVELS:
+        raise ImproperlyConfigured(
+            f"{PREFIX}LOG_LEVEL must be one of {', '.join(LOG_LEVELS)}, not {level!r}."
+        )
+    return level
 
 
 def roles(default: Iterable[str] = KNOWN_ROLES) -> frozenset[str]:

@@ -12,13 +12,15 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
+from bankproject.ports import port_number
+
 TIMEOUT_SECONDS: Final = 5.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Return the exit status: 0 if the process on this host lives."""
     parser = argparse.ArgumentParser(prog="python -m bankproject.healthcheck")
-    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--port", type=port_number, default=8000)
     options = parser.parse_args(arguments)
     connection = http.client.HTTPConnection("127.0.0.1", options.port, timeout=TIMEOUT_SECONDS)
     try:

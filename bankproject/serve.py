@@ -23,6 +23,9 @@ from typing import Final
 
 import uvicorn
 
+from bankproject.operator_errors import told_in_words
+from bankproject.ports import port_number
+
 WEBSOCKET_MESSAGE_BYTES_MAX: Final = 262_144
 """Above the protocol's own bound, so that the relay can answer `frame_too_large` itself first."""
 PING_INTERVAL_SECONDS: Final = 20.0
@@ -72,11 +75,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Serve until SIGINT or SIGTERM."""
     parser = argparse.ArgumentParser(prog="python -m bankproject.serve", description=__doc__)
     parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--port", type=port_number, default=8000)
     options = parser.parse_args(arguments)
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "bankproject.settings.production")
     raise_file_limit()
-    uvicorn.Server(server_config(options.host, options.port)).run()
+    with told_in_words():
+        uvicorn.Server(server_config(options.host, options.port)).run()
 
 
 if __name__ == "__main__":

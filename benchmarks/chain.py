@@ -20,6 +20,7 @@ from typing import Final
 
 from bankproject.demo import installation as setup
 from bankproject.demo.processes import Programs
+from benchmarks.bare import bare_postgresql, bare_sqlite
 from benchmarks.results import Result, report
 from clients.client import Client
 from clients.customer import BankPin, Customer, OrderState
@@ -106,8 +107,19 @@ async def measure(place: setup.Installation, orders: int, runs: int) -> dict[str
     return measured
 
 
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A relay and a bank that run.
+
+    :param bare_rate: durable transfers a second that the database's driver alone manages here.
+    """
+
+    place: setup.Installation
+    bare_rate: float
+
+
 @contextlib.contextmanager
-def installation(database: str) -> Iterator[setup.Installation]:
+def installation(database: str) -> Iterator[Ready]:
     """A relay and a bank on fresh demo data, with their databases on SQLite or PostgreSQL."""
     with contextlib.ExitStack() as stack:
         folder = Path(
@@ -119,15 +131,25 @@ def installation(database: str) -> Iterator[setup.Installation]:
             server = stack.enter_context(PostgresServer(durable=True))
             for variable, name in (("DATABASE_URL", "bank"), ("RELAY_DATABASE_URL", "relay")):
                 environment[f"TELLERWIRE_{variable}"] = server.create_database(name)
+            bare_rate = bare_postgresql(server.create_database("bare"))
+        else:
+            bare_rate = bare_sqlite(folder / "bare.sqlite3")
         programs = stack.enter_context(Programs(folder, environment, setup.HOME))
         setup.fill_databases(programs)
         setup.start_relay(programs, place)
         setup.start_bank(programs)
-        yield place
+        yield Ready(place, bare_rate)
 
 
-def results(database: str, measured: dict[str, list[Run]]) -> Iterator[Result]:
+def results(database: str, bare_rate: float, measured: dict[str, list[Run]]) -> Iterator[Result]:
     """Rate and latency of each way of sending: the median of the runs."""
+    yield Result(
+        name=f"bare-sequential-{database}",
+        value=round(bare_rate, 1),
+        unit="transfers/s",
+        reference="none: what this machine's driver and disk give in this hour",
+        ratio=None,
+    )
     originals = {"sequential": ORIGINAL_SEQUENTIAL, "pipelined": ORIGINAL_PIPELINED}
     for way, runs in measured.items():
         rate = statistics.median(run.rate for run in runs)
@@ -159,9 +181,9 @@ def main() -> None:
     options = parser.parse_args()
     found: list[Result] = []
     for database in options.database or ("sqlite", "postgresql"):
-        with installation(database) as place:
-            measured = run_loop(measure(place, options.orders, options.runs))
-        found.extend(results(database, measured))
+        with installation(database) as ready:
+            measured = run_loop(measure(ready.place, options.orders, options.runs))
+        found.extend(results(database, ready.bare_rate, measured))
     report("Through the whole chain, against the original system", found)
 
 

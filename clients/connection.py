@@ -43,8 +43,10 @@ DRAIN_SECONDS: Final = 2.0
 STEADY_SECONDS: Final = 5.0
 """A connection that lasted this long was a good one: the next pause begins small again."""
 OUTGOING_FRAMES_MAX: Final = 8_192
-ACK_SECONDS: Final = 0.001
+ACK_SECONDS: Final = 0.02
 """How long an acknowledgement waits at the most for other frames to go with."""
+ACKS_MAX: Final = 32
+"""So many acknowledgements don't wait any longer: the relay's window fills up."""
 
 _log = logging.getLogger("tellerwire.client")
 
@@ -78,7 +80,6 @@ class Connection:
         self._outgoing: deque[str] = deque()
         self._acks: deque[str] = deque()
         self._ack_timer: asyncio.TimerHandle | None = None
-        self._writable = asyncio.Event()
         self._stop = asyncio.Event()
         self._fatal: ClientError | None = None
         self._resume_after_ms = 0
@@ -86,6 +87,7 @@ class Connection:
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at: int | None = None
         self._closing: asyncio.Future[None] | None = None
+        self._over: asyncio.Future[None] | None = None
         self.ready = asyncio.Event()
         self.connections_made = 0
         self.last_problem = ""
@@ -127,7 +129,6 @@ class Connection:
     def stop(self) -> None:
         """Leave, once what is in the writer's hands has been written."""
         self._stop.set()
-        self._writable.set()
 
     def apply(self, events: Events) -> None:
         """Carry out what the state machine wants."""
@@ -178,70 +179,65 @@ class Connection:
 
     async def _serve_one_connection(self) -> None:
         self._resume_after_ms, self._problem = 0, ""
-        transport = await open_transport(self._url)
+        transport = await open_transport(self._url, self._write)
         self._transport = transport
         self._outgoing.clear()
         self._acks.clear()
-        self._protocol.connected(os.urandom(limits.NONCE_BYTES))
         loop = asyncio.get_running_loop()
+        over = self._over = loop.create_future()
+        self._protocol.connected(os.urandom(limits.NONCE_BYTES))
         watchdog = loop.call_later(REGISTRATION_SECONDS, self._check_registered, transport)
-        writer = asyncio.create_task(self._write(transport))
-        reader = asyncio.create_task(self._read(transport))
+        stopping = asyncio.ensure_future(self._stop.wait())
         try:
-            # The writer ends by itself when stopping; the reader when the connection does.
-            await asyncio.wait({reader, writer}, return_when=asyncio.FIRST_COMPLETED)
+            transport.listen(self._receive)
+            await asyncio.wait(
+                {over, transport.closed, stopping}, return_when=asyncio.FIRST_COMPLETED
+            )
         finally:
             watchdog.cancel()
+            stopping.cancel()
             self.ready.clear()
             self._transport = None
-            await self._dismiss(reader, writer)
+            # What waits is handed over: it is written if the relay still reads.
+            for frame in (*self._outgoing, *self._acks):
+                transport.write(frame)
             await transport.close()
             self._protocol.disconnected(self._clock())
             self._set_alarm()
-        for task in (reader, writer):
-            if not task.cancelled() and (error := task.exception()) is not None:
-                raise error
-
-    @staticmethod
-    async def _dismiss(*tasks: asyncio.Task[None]) -> None:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
+        if over.done():
+            over.result()
+        elif not self._stop.is_set():
+            raise TransportClosedError(transport.close_reason)
 
     def _check_registered(self, transport: Transport) -> None:
         if not self.ready.is_set():
             self._problem = "the relay did not complete the registration in time"
             self._hang_up(transport)
 
-    async def _read(self, transport: Transport) -> None:
-        while self._protocol.phase is not Phase.CLOSED:
-            text = await transport.receive()
-            try:
-                frame = decode_relay_frame(text)
-                if isinstance(frame, Challenge):
-                    self._check_clock(frame.time)
-                events = self._protocol.receive(frame, self._clock())
-            except RelayError as error:
-                raise TransportClosedError(f"the relay broke the protocol: {error}") from error
-            self.apply(events)
+    def _receive(self, data: bytes) -> None:
+        """Take one frame of the relay; whatever goes wrong ends the connection."""
+        over = self._over
+        if over is None or over.done():
+            return
+        try:
+            frame = decode_relay_frame(data)
+            if isinstance(frame, Challenge):
+                self._check_clock(frame.time)
+            self.apply(self._protocol.receive(frame, self._clock()))
+        except RelayError as error:
+            reason = f"the relay broke the protocol: {error}"
+            over.set_exception(TransportClosedError(reason))
+        except Exception as error:  # a bug: whoever runs the connection hears of it
+            over.set_exception(error)
+            raise
+        else:
+            if self._protocol.phase is Phase.CLOSED:
+                over.set_result(None)
 
     def _check_clock(self, relay_time: int) -> None:
         apart = abs(relay_time - self._clock())
         if apart > limits.CLOCK_TOLERANCE_MS:
             _log.warning("this clock and the relay's are %d seconds apart", apart // 1_000)
-
-    async def _write(self, transport: Transport) -> None:
-        while True:
-            while self._outgoing:
-                await transport.send(self._outgoing.popleft())
-            while self._acks and not self._outgoing:
-                await transport.send(self._acks.popleft())
-            if self._outgoing:
-                continue
-            if self._stop.is_set():
-                return
-            self._writable.clear()
-            await self._writable.wait()
 
     def _enqueue(self, frame: ClientFrame) -> None:
         if self._transport is None:
@@ -250,18 +246,31 @@ class Connection:
             # The relay doesn't read: whatever is lost here is sent again on the next connection.
             self._hang_up(self._transport)
         elif isinstance(frame, Ack):
-            # Nobody waits for an acknowledgement: it goes after what somebody does wait for.
+            # By itself it would wake the relay, which takes longer than all that it does then.
             self._acks.append(encode(frame))
-            if self._ack_timer is None:
+            if len(self._acks) >= ACKS_MAX:
+                self._write()
+            elif self._ack_timer is None:
                 loop = asyncio.get_running_loop()
                 self._ack_timer = loop.call_later(ACK_SECONDS, self._flush_acks)
         else:
             self._outgoing.append(encode(frame))
-            self._writable.set()
+            self._write()
 
     def _flush_acks(self) -> None:
         self._ack_timer = None
-        self._writable.set()
+        self._write()
+
+    def _write(self) -> None:
+        """Write what waits, for as long as the relay reads; nobody waits for acknowledgements."""
+        transport = self._transport
+        while transport is not None and not transport.is_congested:
+            if self._outgoing:
+                transport.write(self._outgoing.popleft())
+            elif self._acks:
+                transport.write(self._acks.popleft())
+            else:
+                return
 
     async def _pause(self, pause_ms: int) -> None:
         try:

@@ -132,13 +132,14 @@ class Customer:
         """
         record = self._sign(order, lifetime_ms)
         outgoing = self._outgoing(record)
-        kept = self._outbox.put(record)
-        # The writer's thread goes first: once it waits for the disk, there is time to seal.
-        await asyncio.sleep(0)
-        bank = self._client.known(self.bank.id)
-        if bank is not None:
-            outgoing.seal_ahead(bank)
-        await kept
+        if self._client.protocol.under_way or not self._outbox.put_now(record):
+            kept = self._outbox.put(record)
+            # The writer's thread goes first: once it waits for the disk, there is time to seal.
+            await asyncio.sleep(0)
+            bank = self._client.known(self.bank.id)
+            if bank is not None:
+                outgoing.seal_ahead(bank)
+            await kept
         return await self._send(record, outgoing, policy or self._policy)
 
     async def finish(self, record: OrderRecord, policy: RetryPolicy | None = None) -> OrderResult:

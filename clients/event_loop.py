@@ -21,8 +21,7 @@ with contextlib.suppress(ImportError):  # it doesn't exist for every system
 def run(main: Coroutine[Any, Any, T]) -> T:
     """Run a program's main coroutine.
 
-    uvloop writes what several frames have gathered with one system call, which is most of what
-    sending a frame costs.
+    uvloop takes a fraction of the time that asyncio's own loop takes over a frame.
     """
     with asyncio.Runner(loop_factory=_new_loop) as runner:
         return runner.run(main)

@@ -2,7 +2,8 @@
 
 What arrives is checked in the published order and then kept: a message is acknowledged when it is
 in the inbox on disk and in the memory of what was seen, and shown after that. What can't be opened
-is refused by name, unsealed, so that the sender fetches keys and sends the same message again.
+is refused by name, unsealed, so that the sender fetches keys and sends the same message again. What
+was opened is answered under its reply key, also where it is refused.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from protocol.sealing import (
     Envelope,
     Opened,
     UnsealedRefusalError,
+    check_times,
     compose,
     open_reply,
     open_sealed,
@@ -166,6 +168,10 @@ class OutgoingText:
             return Unbelievable()
         if answer.code is None:
             return Answered()
+        retry = RETRY[answer.code]
+        if retry in (Retry.SAME, Retry.UNKNOWN, Retry.REFETCH):
+            refetch = retry is Retry.REFETCH
+            return Again(answer.code, after_ms=answer.retry_after_ms, refetch=refetch)
         self.refusal = (answer.code, answer.detail, True)
         return Hopeless(answer.code, answer.detail)
 
@@ -264,15 +270,26 @@ class Messenger:
         if client.peers.is_blocked(deliver.sender):
             raise EndToEndError(Code.UNKNOWN_SENDER, "this sender is blocked here")
         sender, opened = await self._open(client, deliver)
-        if opened.inner.purpose != TEXT_PURPOSE:
-            return _answer(client, opened, Code.UNSUPPORTED_PURPOSE)
         try:
-            text = decode_text(bytes(opened.inner.content)).text
+            self._take(client, sender, opened)
         except EndToEndError as error:
-            return _answer(client, opened, error.code)
-        if not self._seen.is_known(sender.id, opened.inner.id, opened.signed.hash):
-            self._keep(client, sender, opened, text)
+            self._on_refused(deliver.sender, error.code, error.detail)
+            return _answer(client, opened, error)
         return _answer(client, opened, None)
+
+    def _take(self, client: Client, sender: Bundle, opened: Opened) -> None:
+        """Check what was opened, and keep it unless it is here already.
+
+        :raises EndToEndError: ``clock_skew``, ``message_expired``, ``replayed``,
+            ``unsupported_purpose``, ``bad_message`` or ``replay_window_full``; it was not kept.
+        """
+        check_times(opened.inner, client.clock())
+        known = self._seen.is_known(sender.id, opened.inner.id, opened.signed.hash)
+        if opened.inner.purpose != TEXT_PURPOSE:
+            raise EndToEndError(Code.UNSUPPORTED_PURPOSE, "only messages to a person are taken")
+        text = decode_text(bytes(opened.inner.content)).text
+        if not known:
+            self._keep(client, sender, opened, text)
 
     def _keep(self, client: Client, sender: Bundle, opened: Opened, text: str) -> None:
         inner, now = opened.inner, client.clock()
@@ -341,12 +358,16 @@ def _open_from(client: Client, deliver: Deliver, sender: Bundle) -> Opened:
         prekeys=own.prekeys,
         sender_identity=sender.identity_key,
         sender_suites=sender.suites,
-        now=client.clock(),
+        now=None,  # what is wrong with its times is answered under the reply key
     )
 
 
-def _answer(client: Client, opened: Opened, code: Code | None) -> bytes:
-    retry = RETRY[code] if code is not None else None
-    answer = Answer(limits.PROTOCOL_VERSION, opened.inner.id, code, retry)
+def _answer(client: Client, opened: Opened, refusal: EndToEndError | None) -> bytes:
+    version, message_id = limits.PROTOCOL_VERSION, opened.inner.id
+    if refusal is None:
+        answer = Answer(version, message_id)
+    else:
+        detail = refusal.detail[: limits.DETAIL_CHARS_MAX]
+        answer = Answer(version, message_id, refusal.code, refusal.retry, detail=detail)
     nonce = client.random_bytes(REPLY_NONCE_BYTES)
     return seal_reply(opened.reply_key, opened.signed.hash, encode_answer(answer), nonce)

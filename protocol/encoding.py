@@ -81,7 +81,9 @@ def decode_strict(raw: bytes, kind: type[T]) -> T:
         # that are kept as they came.
         as_written = msgspec.json.encode(value) == raw
         for part in _raw_members(value) if as_written else [raw]:
-            json.loads(part, object_pairs_hook=_refuse_repeats, parse_constant=_refuse_constant)
+            # Decoded here, for bytes the parser would let half surrogate pairs through.
+            text = part.decode("utf-8")
+            json.loads(text, object_pairs_hook=_refuse_repeats, parse_constant=_refuse_constant)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
     except UnicodeDecodeError as error:

@@ -24,6 +24,7 @@ __all__ = [
     "check_name",
     "display_name",
     "is_name_query",
+    "is_printable",
     "name_key",
     "name_keys",
     "split_name",
@@ -70,8 +71,7 @@ def check_name(text: str) -> str:
         raise ValueError("a name has no white space at its ends")
     if "," in unicodedata.normalize("NFKC", text):
         raise ValueError("a name has no comma")
-    # C covers controls, formats (invisible and bidirectional marks), surrogates and unassigned.
-    if any(unicodedata.category(char)[0] == "C" or char in "\u2028\u2029" for char in text):
+    if not is_printable(text):
         raise ValueError("a name has no control or invisible characters")
     if unicodedata.normalize("NFC", text) != text:
         raise ValueError("a name is in Unicode normalization form C")
@@ -92,6 +92,12 @@ def split_name(text: str) -> tuple[str, str]:
     if not comma or "," in first:
         raise ValueError(f'{text!r} is no name of the form "Last, First"')
     return check_name(first.strip()), check_name(last.strip())
+
+
+def is_printable(text: str) -> bool:
+    """Return whether a text has no control or invisible characters, as names must not."""
+    # C covers controls, formats (invisible and bidirectional marks), surrogates and unassigned.
+    return not any(unicodedata.category(char)[0] == "C" or char in "\u2028\u2029" for char in text)
 
 
 def is_name_query(text: str) -> bool:

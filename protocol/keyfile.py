@@ -10,6 +10,7 @@ is not enough for a file that may be stolen.)
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from dataclasses import dataclass, replace
 from typing import Annotated, Final
@@ -47,6 +48,10 @@ FORMAT: Final = "tellerwire key file"
 FORMAT_VERSION: Final = 1
 FILE_BYTES_MAX: Final = 65_536
 DEFAULT_VALIDITY_MS: Final = 2 * 365 * 86_400_000
+
+_TAG_BYTES: Final = 16
+# Windows' line ends, and none after the last line, are what editors leave: they change nothing.
+_TWO_LINES: Final = re.compile(rb"([^\n]*?)\r?\n([^\r\n]+)(?:\r?\n)?")
 
 _MEMORY_KIB_MIN: Final = 19 * 1024
 _MEMORY_KIB_MAX: Final = 1024 * 1024
@@ -224,7 +229,7 @@ def encrypt_key_file(
     )
     line = msgspec.json.encode(header)
     try:
-        read_key_file_header(line)
+        _read_header(line)
     except KeyFileFormatError as error:
         raise MisuseError(f"nobody could open such a key file: {error}") from error
     cipher = AESGCM(_stretch(header, passphrase))
@@ -235,11 +240,48 @@ def encrypt_key_file(
 def read_key_file_header(data: bytes) -> KeyFileHeader:
     """Return the header of a key file without opening it; nothing vouches for it yet.
 
-    :raises KeyFileFormatError: it is no key file, or one that is too weak.
+    :raises KeyFileFormatError: it is no key file, one that was cut off, or one that is too weak.
     """
+    line, _ = _split(data)
+    return _read_header(line)
+
+
+def decrypt_key_file(data: bytes, passphrase: str) -> KeyFile:
+    """Open a key file.
+
+    :raises KeyFileFormatError: it is no key file, one that was cut off, or one that is too weak.
+    :raises WrongPassphraseError: the passphrase is wrong, or the file was altered.
+    """
+    line, sealed = _split(data)
+    header = _read_header(line)
+    try:
+        raw = AESGCM(_stretch(header, passphrase)).decrypt(unb64u(header.nonce), sealed, line)
+    except InvalidTag as error:
+        raise WrongPassphraseError(
+            f"the passphrase does not open the key file of {header.client_id}"
+        ) from error
+    except ValueError as error:
+        raise KeyFileFormatError(f"this is no key file: {error}") from error
+    return _read_contents(header, raw)
+
+
+def _split(data: bytes) -> tuple[bytes, bytes]:
+    """Return the header line without its end, and the ciphertext."""
     if len(data) > FILE_BYTES_MAX:
         raise KeyFileFormatError("this is no key file: it is too long")
-    line = data.partition(b"\n")[0]
+    lines = _TWO_LINES.fullmatch(data)
+    if lines is None:
+        raise KeyFileFormatError("this is no key file: it has not two lines")
+    try:
+        sealed = unb64u(lines[2].decode("ascii"))
+    except ValueError as error:
+        raise KeyFileFormatError(f"this is no key file: {error}") from error
+    if len(sealed) <= _TAG_BYTES:
+        raise KeyFileFormatError("this is no key file: it was cut off")
+    return lines[1], sealed
+
+
+def _read_header(line: bytes) -> KeyFileHeader:
     try:
         header = decode_strict(line, KeyFileHeader)
         sizes = len(unb64u(header.salt)), len(unb64u(header.nonce))
@@ -250,26 +292,6 @@ def read_key_file_header(data: bytes) -> KeyFileHeader:
     if sizes != (16, 12):
         raise KeyFileFormatError("this is no key file: salt or nonce has a wrong length")
     return header
-
-
-def decrypt_key_file(data: bytes, passphrase: str) -> KeyFile:
-    """Open a key file.
-
-    :raises KeyFileFormatError: it is no key file, or one that is too weak.
-    :raises WrongPassphraseError: the passphrase is wrong, or the file was altered.
-    """
-    header = read_key_file_header(data)
-    line, _, rest = data.partition(b"\n")
-    try:
-        sealed = unb64u(rest.strip().decode("ascii"))
-        raw = AESGCM(_stretch(header, passphrase)).decrypt(unb64u(header.nonce), sealed, line)
-    except InvalidTag as error:
-        raise WrongPassphraseError(
-            f"the passphrase does not open the key file of {header.client_id}"
-        ) from error
-    except ValueError as error:
-        raise KeyFileFormatError(f"this is no key file: {error}") from error
-    return _read_contents(header, raw)
 
 
 def _read_contents(header: KeyFileHeader, raw: bytes) -> KeyFile:

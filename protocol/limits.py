@@ -59,7 +59,7 @@ STATEMENT_ENTRIES_MAX: Final = 50
 ACCOUNTS_MAX: Final = 50
 """How many accounts one answer to `accounts` lists at the most."""
 
-SEAL_OVERHEAD_BYTES_MAX: Final = 1 + 8 + 1_120 + 16 + 64 + 32 + 4 + SEAL_PADDING_BYTES
+SEAL_OVERHEAD_BYTES_MAX: Final = 1 + 8 + 1_120 + 16 + 64 + 32 + 4 + (SEAL_PADDING_BYTES - 1)
 
 _RELATIONS: Final = {
     "a full sealed message fits a body": INNER_BYTES_MAX + SEAL_OVERHEAD_BYTES_MAX

@@ -8,6 +8,7 @@ from typing import Any
 from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ActionForm
+from django.core.exceptions import ValidationError
 from django.db.models import Model, QuerySet
 from django.forms import BaseModelFormSet, ModelForm
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
@@ -72,6 +73,19 @@ class AuditedAdmin(admin.ModelAdmin):
     """
 
     action_form = ReasonForm
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: Mapping[str, Any] | None = None
+    ) -> HttpResponse:
+        """List rows, or act on some; Django takes an action with a bad reason for none at all."""
+        try:
+            ReasonForm.base_fields["reason"].clean(request.POST.get("reason", ""))
+        except ValidationError as error:
+            words = f"The reason: {' '.join(error.messages)} Nothing was changed."
+            self.message_user(request, words, messages.ERROR)
+            return HttpResponseRedirect(request.get_full_path())
+        context = None if extra_context is None else dict(extra_context)
+        return super().changelist_view(request, context)
 
     def changeform_view(
         self,
@@ -145,7 +159,7 @@ class AuditedAdmin(admin.ModelAdmin):
         :param verb: takes the actor, the row and the reason that was typed.
         :param done: how to say that it was done, such as "is now frozen".
         """
-        reason = request.POST.get("reason", "")[:REASON_CHARACTERS_MAX].strip()
+        reason = request.POST.get("reason", "").strip()
         for obj in queryset:
             try:
                 verb(actor_of(request), obj, reason)

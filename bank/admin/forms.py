@@ -79,6 +79,9 @@ class EmployeeForm(_PermissionsForm):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        if self.instance.pk is not None and "person" in self.fields:
+            # An employment stays with its person; the database guards it, too.
+            self.fields["person"].disabled = True
         roles = self.fields.get("roles")
         if isinstance(roles, forms.ModelMultipleChoiceField):
             roles.queryset = Role.objects.filter(organization=self.known_organization())

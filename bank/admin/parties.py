@@ -147,12 +147,6 @@ class EmployeeInline(_GrantsInline):
     fields = ("person", "status", "order_limit", "permissions", "roles")
     autocomplete_fields = ("person",)
 
-    def get_readonly_fields(
-        self, request: HttpRequest, obj: Model | None = None
-    ) -> tuple[str, ...]:
-        """Everything can be edited; who the employee is, is guarded by the database."""
-        return ()
-
 
 class RoleInline(_GrantsInline):
     """The roles of an organization."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ from bank.services.organizations import create_organization, rename_organization
 from bank.services.persons import register_nameless, register_person, rename_person
 from bank.services.roles import create_role, set_role_permissions
 from protocol.bundles import Bundle
+from protocol.identifiers import CURRENCY_PATTERN
+from protocol.limits import CURRENCY_CODE_CHARS_MAX
 
 __all__ = ["Change", "ImportReport", "choose_currency", "import_permissions"]
 
@@ -55,7 +58,8 @@ def choose_currency(actor: Actor, code: str | None, exponent: int | None) -> Cur
 
     :param code: ``None`` for the only currency that there is.
     :param exponent: decimal places of a currency that may be new.
-    :raises ChangeRefusedError: it is not clear which one, or it has other decimal places.
+    :raises ChangeRefusedError: it is not clear which one, it has other decimal places, or the code
+        can't be one.
     """
     if code is None:
         existing = list(Currency.objects.all()[:2])
@@ -70,6 +74,12 @@ def choose_currency(actor: Actor, code: str | None, exponent: int | None) -> Cur
                 "There are several currencies; say which one with --currency.",
             )
         return existing[0]
+    if not re.match(CURRENCY_PATTERN, code):
+        raise ChangeRefusedError(
+            ChangeFault.BAD_VALUE,
+            f"--currency: {code!r} is no code of a currency: 3 to {CURRENCY_CODE_CHARS_MAX} "
+            "capital letters and digits, beginning with a letter.",
+        )
     currency = Currency.objects.filter(code=code).first()
     if currency is not None:
         if exponent not in (None, currency.exponent):

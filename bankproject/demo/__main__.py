@@ -19,6 +19,7 @@ from bankproject.demo import installation as setup
 from bankproject.demo.processes import DemoError, Programs
 from bankproject.demo.scenario import EXPECTED, play
 from bankproject.demo.transcript import Transcript
+from bankproject.ports import port_number
 from clients.display import print_whatever_comes
 
 FAILED: Final = 1
@@ -49,7 +50,9 @@ def _parser() -> argparse.ArgumentParser:
         description="Start a relay, a bank and two people on fresh demo data, and show them work.",
     )
     parser.add_argument("--stay", action="store_true", help="leave everything running until Ctrl-C")
-    parser.add_argument("--port", type=int, help="the server's port (default: a free one)")
+    parser.add_argument(
+        "--port", type=port_number, default=0, help="the server's port (default: a free one)"
+    )
     return parser
 
 
@@ -62,7 +65,7 @@ def _folder() -> Iterator[Path]:
 def _run(folder: Path, options: argparse.Namespace, console: Console) -> None:
     began = time.monotonic()
     transcript = Transcript(console)
-    place = setup.prepare(folder, options.port)
+    place = setup.prepare(folder, options.port or None)
     with Programs(folder, place.environment(), setup.HOME) as programs:
         transcript.step(
             "A bank is set up",

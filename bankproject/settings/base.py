@@ -111,7 +111,7 @@ USE_I18N = True
 STATIC_URL = "static/"
 STATIC_ROOT = Path(environment.text("STATIC_ROOT", str(BASE_DIR / "staticfiles")))
 
-LOG_LEVEL = environment.text("LOG_LEVEL", "INFO").upper()
+LOG_LEVEL = environment.log_level("INFO")
 LOGGING = log_format.logging_settings(as_json=False, level=LOG_LEVEL)
 
 # Whether /metrics is served; it shows counts and rates, so a public address should not have it.

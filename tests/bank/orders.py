@@ -15,7 +15,9 @@ from bank.incoming import BankIdentity, IncomingOrder, OrderOutcome
 from bank.ledger import book
 from bank.models import Account, AccountKind, Currency, Organization, Person
 from protocol.banking import ORDER_PURPOSE, Issue, Receipt, Transfer, Withdraw, open_receipt
+from protocol.bundles import open_bundle
 from protocol.identifiers import uuid7
+from protocol.keyfile import KeyFile
 from protocol.keys import fingerprint
 from protocol.sealing import Envelope, Inner, SignedMessage, compose
 from tests.bank.parties import (
@@ -25,6 +27,7 @@ from tests.bank.parties import (
     make_employee,
     make_organization,
     make_person,
+    signed_bundle,
 )
 
 BANK_ID = "bank"
@@ -32,6 +35,12 @@ BANK = BankIdentity(BANK_ID, identity_of(BANK_ID))
 DAY_MS = 86_400_000
 
 _counter = itertools.count()
+
+
+def bank_key_file() -> KeyFile:
+    """The opened key file of :func:`small_bank`'s own person."""
+    bundle = open_bundle(signed_bundle(BANK_ID))
+    return KeyFile(BANK.key, (), bundle, demo=True, created_at=bundle.valid_from)
 
 
 def now_ms() -> int:

@@ -9,10 +9,13 @@ from typing import Any
 import pytest
 from django.core.management import call_command
 from django.core.management.base import SystemCheckError
+from django.db import OperationalError, connections
 from django.test import override_settings
 
 from bank import checks
-from protocol.keyfile import Cost, encrypt_key_file, new_key_file
+from protocol.encoding import unb64u
+from protocol.keyfile import Cost, encrypt_key_file, new_key_file, read_key_file_header
+from tests.architecture.imports import ROOT
 from tests.bank.parties import make_key, make_person
 
 NOW_MS = 1_800_000_000_000
@@ -45,6 +48,7 @@ def test_the_settings_of_the_tests_are_sane() -> None:
         ({"RELAY_URL": "https://relay.example/relay"}, ["bank.E002"]),
         ({"RELAY_URL": "ws://"}, ["bank.E002"]),
         ({"RELAY_URL": "ws://[::1"}, ["bank.E002"]),
+        ({"RELAY_URL": "ws://127.0.0.1:99999/relay"}, ["bank.E002"]),
         ({"RELAY_URL": None}, ["bank.E002"]),
         ({"RELAY_URL": "wss://relay.example/relay"}, []),
         ({"KEYFILE": "bank.key"}, ["bank.E003"]),
@@ -90,14 +94,41 @@ def test_a_deployment_refuses_a_key_file_of_the_demonstration(tmp_path: Path) ->
         call_command("check", "bank")
 
 
+def test_the_fingerprints_of_the_demonstration_are_those_of_its_key_files() -> None:
+    files = sorted((ROOT / "fixtures" / "demo").glob("*.key"))
+    headers = [read_key_file_header(path.read_bytes()) for path in files]
+    assert {unb64u(header.fingerprint).hex() for header in headers} == checks.DEMO_FINGERPRINTS
+    assert len(files) == len(checks.DEMO_FINGERPRINTS)
+
+
+def know_as_demo(monkeypatch: pytest.MonkeyPatch, key_file: Any) -> None:
+    known = frozenset({key_file.fingerprint.hex()})
+    monkeypatch.setattr(checks, "DEMO_FINGERPRINTS", known)
+
+
 def test_the_demonstration_s_key_without_its_mark_is_known_by_its_fingerprint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_key_file(tmp_path / "bank.key", "bank")
-    (tmp_path / "other.key").write_text("damaged")
-    monkeypatch.setattr(checks, "DEMO_KEY_FOLDER", tmp_path)
+    know_as_demo(monkeypatch, write_key_file(tmp_path / "bank.key", "bank"))
     with override_settings(BANK={"KEY_FILE": str(tmp_path / "bank.key")}):
         assert ids(checks.check_key_file(None)) == ["bank.E007"]
+
+
+@pytest.mark.django_db
+def test_the_database_is_asked_where_that_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert checks.check_connection(None, databases=["default"]) == []
+
+    def refuse() -> None:
+        raise OperationalError("connection refused\nand more")
+
+    monkeypatch.setattr(connections["default"], "ensure_connection", refuse)
+    (found,) = checks.check_connection(None, databases=["default"])
+    assert (found.id, found.msg) == (
+        "bank.E009",
+        "The bank's database does not answer: connection refused.",
+    )
+    assert checks.check_connection(None, databases=["relay"]) == []
+    assert checks.check_connection(None) == []
 
 
 @pytest.mark.django_db
@@ -105,7 +136,7 @@ def test_a_deployment_refuses_a_database_of_the_demonstration(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key_file = write_key_file(tmp_path / "bank.key", "bank", demo=True)
-    monkeypatch.setattr(checks, "DEMO_KEY_FOLDER", tmp_path)
+    know_as_demo(monkeypatch, key_file)
     make_person("ada")
     assert checks.check_demo_rows(None, databases=["default"]) == []
     make_person("demo-ada")

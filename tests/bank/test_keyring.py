@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -120,6 +121,29 @@ def test_what_is_wrong_is_said_in_words(path: Path, clock: Clock, tmp_path: Path
     (tmp_path / "noise.key").write_text("noise")
     with pytest.raises(BankSetupError, match="this is no key file"):
         Keyring(tmp_path / "noise.key", "secret", clock=clock)
+
+
+def test_a_lock_that_can_not_be_taken_is_said_in_words(
+    open_keyring: Callable[[], Keyring], path: Path
+) -> None:
+    path.with_name("bank.key.lock").mkdir()
+    with pytest.raises(BankSetupError, match=r"the lock .*bank\.key\.lock .* can't be taken: Is a"):
+        open_keyring().rotate_if_due()
+
+
+def test_a_key_file_that_can_not_be_replaced_is_said_in_words(
+    open_keyring: Callable[[], Keyring], clock: Clock, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keyring = open_keyring()
+    clock.now += PREKEY_PERIOD_MS
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(tempfile, "mkstemp", refuse)
+    with pytest.raises(BankSetupError, match="can't be replaced: Read-only file system"):
+        keyring.rotate_if_due()
+    assert keyring.key_file.bundle.generation == 1
 
 
 def test_a_passphrase_file_is_its_first_line(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from protocol import limits
 from protocol.banking import (
     AccountsQuery,
     AccountsResult,
+    Answer,
     BalanceQuery,
     BalanceResult,
     OrderStatusQuery,
@@ -23,6 +24,8 @@ from protocol.banking import (
     SignedReceipt,
     StatementQuery,
     StatementResult,
+    decode_answer,
+    encode_answer,
 )
 from protocol.errors import Code
 from tests.bank.orders import (
@@ -130,6 +133,15 @@ def test_a_balance_with_what_is_held_and_the_credit_limit(bank: SmallBank) -> No
         2,
     )
     assert (result.status, result.sequence) == ("open", 0)
+
+
+def test_what_is_available_may_be_more_than_a_balance_can_be(bank: SmallBank) -> None:
+    Account.objects.filter(number="account2").update(credit_limit=2**63 - 1)
+    result = ask(bank.ada, BalanceQuery("account2"))
+    assert isinstance(result, BalanceResult)
+    assert result.balance.available == 2**63 + 999
+    answer = Answer(version=1, re=new_order_id(), result=result)
+    assert decode_answer(encode_answer(answer)) == answer
 
 
 def test_answers_about_an_account_can_be_put_in_order(bank: SmallBank) -> None:

@@ -71,6 +71,16 @@ def test_a_flag_is_true_or_false_and_nothing_else(variable: pytest.MonkeyPatch) 
         environment.flag("METRICS", default=False)
 
 
+def test_a_log_level_is_one_that_there_is(variable: pytest.MonkeyPatch) -> None:
+    variable.delenv("TELLERWIRE_LOG_LEVEL", raising=False)
+    assert environment.log_level("INFO") == "INFO"
+    variable.setenv("TELLERWIRE_LOG_LEVEL", "debug")
+    assert environment.log_level("INFO") == "DEBUG"
+    variable.setenv("TELLERWIRE_LOG_LEVEL", "verbose")
+    with pytest.raises(ImproperlyConfigured, match=r"TELLERWIRE_LOG_LEVEL must be one of .*INFO"):
+        environment.log_level("INFO")
+
+
 def test_pairs(variable: pytest.MonkeyPatch) -> None:
     variable.setenv("TELLERWIRE_PAIRS", "bank=00ff, till = 11ee")
     assert environment.mapping("PAIRS") == {"bank": "00ff", "till": "11ee"}

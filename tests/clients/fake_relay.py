@@ -7,6 +7,7 @@ handle it in another way; ``substitutes`` replaces what a look-up finds.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from collections import defaultdict, deque
@@ -50,7 +51,9 @@ class Session:
     unacked: dict[tuple[str, str], frames.Deliver] = field(default_factory=dict)
 
     async def send(self, frame: frames.RelayFrame) -> None:
-        await self.socket.send(frames.encode(frame))
+        # A client that leaves is not told any more; what it handed over counts all the same.
+        with contextlib.suppress(ConnectionClosed):
+            await self.socket.send(frames.encode(frame))
 
 
 Tamper = Callable[["FakeRelay", Session, frames.Send], Awaitable[bool]]

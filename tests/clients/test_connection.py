@@ -21,6 +21,10 @@ from tests.clients.test_service import Plain
 from tests.clients.world import ADA, BEN
 
 
+def nothing() -> None:
+    """Nobody waits to write."""
+
+
 async def test_drain_is_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "DRAIN_SECONDS", 0.05)
     async with FakeRelay() as relay, Client(ADA, relay.url) as ada:
@@ -70,13 +74,13 @@ async def test_what_speaks_something_else_is_no_relay() -> None:
     async with serve(other, "127.0.0.1", 0) as server:
         port = next(iter(server.sockets)).getsockname()[1]
         with pytest.raises(TransportClosedError, match=r"doesn't speak tellerwire\.v1"):
-            await open_transport(f"ws://127.0.0.1:{port}/")
+            await open_transport(f"ws://127.0.0.1:{port}/", nothing)
 
 
 @pytest.mark.parametrize("url", ["ws://127.0.0.1:1/relay", "ws://", "http://127.0.0.1:1/"])
 async def test_where_nobody_is_there_is_no_relay(url: str) -> None:
     with pytest.raises(TransportClosedError, match="no relay at"):
-        await open_transport(url)
+        await open_transport(url, nothing)
 
 
 async def test_leaving_writes_what_was_handed_over() -> None:

@@ -24,6 +24,7 @@ from clients.records import OrderRecord
 from clients.retry import RetryPolicy
 from protocol import frames
 from protocol.banking import AccountsQuery, BalanceQuery, BalanceResult, Transfer, Withdraw
+from protocol.client_exchange import Stage
 from protocol.encoding import unb64u
 from protocol.errors import Code
 from protocol.keyfile import rotate_prekeys
@@ -302,7 +303,9 @@ async def test_unanswered_question_says_what_is_known(world: World) -> None:
     async with world.person(policy=RetryPolicy(tries=1, try_ms=50)) as ada:
         task = asyncio.create_task(ada.session.customer.ask(AccountsQuery()))
         await until(lambda: bool(world.relay.mailbox["bank"]))
-        ada.session.client.give_up(world.relay.sent()[-1].id)
+        asked = world.relay.sent()[-1].id
+        await until(lambda: ada.session.client.stage_of(asked) is Stage.QUEUED)
+        ada.session.client.give_up(asked)
         with pytest.raises(OutcomeUnknownError, match="the bank is not there"):
             await task
 

@@ -13,6 +13,7 @@ from clients.messages import DeliveryState, TextResult
 from clients.retry import RetryPolicy
 from protocol import frames
 from protocol.bundles import make_bundle, open_bundle
+from protocol.encoding import unb64u
 from protocol.errors import Code, EndToEndError
 from protocol.keyfile import KeyFile, new_key_file, rotate_prekeys
 from protocol.keys import IdentityKey
@@ -35,7 +36,7 @@ async def test_message_is_shown_and_answered(world: World) -> None:
         [message] = ben.messages
         assert (message.sender, message.name, message.text) == ("ada", "Ärlig, Ada", "Hello Ben")
         assert message.fingerprint == ADA.fingerprint.hex()
-        assert not world.relay.sessions["ben"][0].unacked
+        await until(lambda: not world.relay.sessions["ben"][0].unacked)
 
 
 @pytest.mark.parametrize("name", ["Ärlig, Ada", "ada,  a\u0308rlig", "ÄRLIG,ADA"])
@@ -121,6 +122,75 @@ async def test_rotated_keys_are_fetched_after_the_first_refusal(world: World) ->
         await ben.session.client.publish(rotated)
         assert (await say(ada, "ben", "Two")).state is DeliveryState.ANSWERED
         assert [message.text for message in ben.messages] == ["One", "Two"]
+
+
+# --- Refused after it was opened ------------------------------------------------------------------
+
+DAY_MS = 86_400_000
+
+
+def answers_are_sealed(world: World) -> bool:
+    """Whether everything that was answered was answered under a reply key."""
+    return all(unb64u(reply.body)[0] == 1 for reply in world.relay.sent(frames.Kind.REPLY))
+
+
+async def test_expired_message_is_refused_in_a_reply_that_proves_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world.person(BEN) as ben, world.person(ADA) as ada:
+        monkeypatch.setattr(ben.session.client, "clock", lambda: now_ms() + 8 * DAY_MS)
+        result = await say(ada, "ben", "Too late")
+        assert (result.state, result.code) == (DeliveryState.REFUSED, Code.MESSAGE_EXPIRED)
+        assert result.proven
+        assert answers_are_sealed(world)
+        assert ben.messages == []
+        assert [refusal[:2] for refusal in ben.refused] == [("ada", Code.MESSAGE_EXPIRED)]
+
+
+async def test_message_from_the_future_is_taken_once_the_clocks_meet(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world.person(BEN) as ben, world.person(ADA) as ada:
+        with monkeypatch.context() as behind:
+            behind.setattr(ben.session.client, "clock", lambda: now_ms() - 120_000)
+            result = await say(ada, "ben", "Hello", HASTY)
+            assert (result.state, result.code) == (DeliveryState.UNKNOWN, Code.CLOCK_SKEW)
+            recipient = await ada.session.client.directory.peer("ben")
+            outgoing, done = ada.session.messenger.send(recipient, "Hello again", PATIENT)
+            await until(lambda: len(ben.refused) > 2)
+        assert outgoing.result(await done).state is DeliveryState.ANSWERED
+        assert answers_are_sealed(world)
+        assert [message.text for message in ben.messages] == ["Hello again"]
+        assert {code for _, code, _ in ben.refused} == {Code.CLOCK_SKEW}
+
+
+async def test_other_text_under_a_known_id_is_refused_in_a_reply_that_proves_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world.person(BEN) as ben, world.person(ADA) as ada:
+        recipient = await ada.session.client.directory.peer("ben")
+        outgoing, done = ada.session.messenger.send(recipient, "One", PATIENT)
+        assert outgoing.result(await done).state is DeliveryState.ANSWERED
+        with monkeypatch.context() as same_id:
+            same_id.setattr(ada.session.client, "new_id", lambda: outgoing.id)
+            other, done = ada.session.messenger.send(recipient, "Two", PATIENT)
+        result = other.result(await done)
+        assert (result.state, result.code) == (DeliveryState.REFUSED, Code.REPLAYED)
+        assert result.proven
+        assert answers_are_sealed(world)
+        assert [message.text for message in ben.messages] == ["One"]
+
+
+async def test_full_memory_says_so_in_a_sealed_reply_and_is_asked_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world.person(BEN) as ben, world.person(ADA) as ada:
+        monkeypatch.setattr(ben.session.messenger, "_seen", SeenMessages(ben.state, capacity=0))
+        result = await say(ada, "ben", "No room", HASTY)
+        assert (result.state, result.code) == (DeliveryState.UNKNOWN, Code.REPLAY_WINDOW_FULL)
+        assert answers_are_sealed(world)
+        assert ben.messages == []
+        assert ben.state.waiting_messages() == []
 
 
 def other_identity(keys: KeyFile, *, signed_by: IdentityKey | None) -> KeyFile:

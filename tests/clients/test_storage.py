@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from clients import durable_writer
 from clients.durable_writer import DurableWriter
 from clients.errors import PeerKeyChangedError, RefusedError, StorageError
 from clients.files import Put, put_all, put_private
@@ -156,6 +157,41 @@ async def test_writer_says_that_nothing_is_written_when_the_loop_ends() -> None:
     with pytest.raises(StorageError, match="the program ends"):
         await writer.put(2)
     assert written == [1]
+
+
+async def test_writer_writes_in_place_what_nobody_else_waits_with() -> None:
+    written: list[list[int]] = []
+    writer: DurableWriter[int] = DurableWriter(written.append, 60.0)
+    assert writer.put_now(1)
+    assert written == [[1]]
+    put = writer.put(2)
+    assert not writer.put_now(3)
+    await writer.flush()
+    assert put.done()
+    assert written == [[1], [2]]
+    assert writer.put_now(3)
+
+
+async def test_writer_makes_nobody_wait_twice_for_a_slow_disk(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(durable_writer, "IN_PLACE_SECONDS_MAX", -1.0)
+    written: list[list[int]] = []
+    writer: DurableWriter[int] = DurableWriter(written.append)
+    assert writer.put_now(1)
+    assert not writer.put_now(2)
+    await writer.put(2)
+    assert writer.put_now(3)
+    assert written == [[1], [2], [3]]
+
+
+async def test_what_the_disk_refuses_in_place_is_told() -> None:
+    def write(things: list[int]) -> None:
+        raise StorageError("full")
+
+    writer: DurableWriter[int] = DurableWriter(write)
+    with pytest.raises(StorageError, match="full"):
+        writer.put_now(1)
 
 
 # --- Pins ---

@@ -40,6 +40,7 @@ from tests.integration.signer import HOUR_MS, Signer, signer
 from tests.relay.peer import new_id, now_ms
 
 UNKNOWN = "no-such-account"
+YEAR_10000_MS = 253_402_300_800_000
 
 
 @pytest.fixture
@@ -177,6 +178,10 @@ class ExtraMember(msgspec.Struct, tag_field="operation", tag="withdraw"):
     fee: str = "0"
 
 
+class NoObject(msgspec.Struct, array_like=True):
+    """Is written as ``[]``."""
+
+
 class WrongType(msgspec.Struct, tag_field="operation", tag="withdraw"):
     account: str = "account2"
     amount: int = 1
@@ -189,6 +194,7 @@ class WrongType(msgspec.Struct, tag_field="operation", tag="withdraw"):
         Steal("account2"),
         ExtraMember(),
         WrongType(),
+        NoObject(),
         Withdraw("account 2", "1"),
         Withdraw("", "1"),
         Withdraw("account2", "1", memo="x" * (limits.MEMO_CHARS_MAX + 1)),
@@ -201,6 +207,17 @@ class WrongType(msgspec.Struct, tag_field="operation", tag="withdraw"):
 )
 async def test_bad_order(ada: Signer, content: msgspec.Struct) -> None:
     await refused_for_good(ada, content, Code.BAD_ORDER)
+
+
+@pytest.mark.provokes("bad_order")
+async def test_bad_order_names_the_operation_only_where_it_was_understood(ada: Signer) -> None:
+    beyond = Transfer("account2", "account3", "1", value_date=YEAR_10000_MS)
+    cases: list[tuple[msgspec.Struct, str]] = [(NoObject(), ""), (Steal("a"), "")]
+    for content, operation in [*cases, (beyond, "transfer")]:
+        receipt = ada.receipt(await ada.place(content))
+        assert (receipt.code, receipt.operation) == (Code.BAD_ORDER, operation)
+    last = Transfer("account2", "account3", "1", value_date=YEAR_10000_MS - 1)
+    assert ada.receipt(await ada.place(last)).outcome is Outcome.ACCEPTED
 
 
 @pytest.mark.provokes("bad_amount")

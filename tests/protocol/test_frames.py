@@ -77,6 +77,12 @@ def test_unknown_members_are_refused(decode: Any, example: Any) -> None:
     assert _code(decode, msgspec.json.encode(example | {"more": 1})) == "bad_frame"
 
 
+def test_of_a_member_that_appears_twice_the_last_one_counts() -> None:
+    text = encode(frames.Ack(id=MESSAGE_ID, sender="ada"))
+    twice = decode_client_frame(text[:-1] + ',"from":"ben"}')
+    assert twice == frames.Ack(id=MESSAGE_ID, sender="ben")
+
+
 def test_what_is_too_long_is_refused_as_such() -> None:
     text = encode(frames.Lookup(id=MESSAGE_ID, query="x"))
     full = text + " " * (limits.FRAME_BYTES_MAX - len(text))

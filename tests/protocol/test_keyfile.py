@@ -163,6 +163,35 @@ def test_what_is_no_key_file_is_told_apart_from_a_wrong_passphrase(data: bytes) 
         decrypt_key_file(data, PASSPHRASE)
 
 
+def test_line_ends_that_an_editor_leaves_change_nothing() -> None:
+    line, rest, _ = _data().split(b"\n")
+    for data in (line + b"\n" + rest, line + b"\r\n" + rest + b"\r\n", line + b"\r\n" + rest):
+        assert _equal(decrypt_key_file(data, PASSPHRASE), DEMO)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda line, _: line, "not two lines"),
+        (lambda line, _: line + b"\n", "not two lines"),
+        (lambda line, _: line + b"\n\n", "not two lines"),
+        (lambda line, rest: line + b"\n\n" + rest, "not two lines"),
+        (lambda line, rest: line + b"\n" + rest + b"\n\n", "not two lines"),
+        (lambda line, rest: line + b"\n" + rest + b"\nand more", "not two lines"),
+        (lambda line, rest: line + b"\n" + rest[:20] + b"\n" + rest[20:] + b"\n", "not two lines"),
+        (lambda line, rest: line + b"\n " + rest + b"\n", "base64url"),
+        (lambda line, rest: line + b"\n" + rest + b" \n", "base64url"),
+        (lambda line, rest: line + b"\n" + rest + b"==\n", "base64url"),
+        (lambda line, rest: line + b"\n" + rest[:20] + b"\n", "cut off"),
+    ],
+)
+def test_what_is_not_two_lines_is_no_key_file(change: Any, words: str) -> None:
+    line, rest, _ = _data().split(b"\n")
+    for read in (read_key_file_header, functools.partial(decrypt_key_file, passphrase=PASSPHRASE)):
+        with pytest.raises(KeyFileFormatError, match=f"no key file: .*{words}"):
+            read(change(line, rest))
+
+
 @given(st.binary(max_size=300))
 def test_only_named_errors_come_out_of_the_parser(data: bytes) -> None:
     with pytest.raises(KeyFileFormatError):

@@ -39,6 +39,15 @@ def test_the_fullest_sealed_message_fits_a_frame() -> None:
         assert decode_client_frame(encode(frame)) == frame
 
 
+def test_sealing_adds_as_much_as_the_limit_says_and_no_more() -> None:
+    key = bank().bundle.encryption_key(Suite.HYBRID)
+    added = [
+        len(seal(SignedMessage(bytes(64), b"x" * size), REPLY_KEY, envelope(), key)) - size
+        for size in range(1_000, 1_000 + limits.SEAL_PADDING_BYTES)
+    ]
+    assert max(added) == limits.SEAL_OVERHEAD_BYTES_MAX
+
+
 def test_the_longest_body_is_exactly_as_long_as_the_schema_says() -> None:
     assert len(b64u(bytes(limits.BODY_BYTES_MAX))) == limits.BODY_CHARS_MAX
 

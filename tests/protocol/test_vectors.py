@@ -415,6 +415,13 @@ def test_key_file() -> None:
     assert decrypt_key_file(data, "correct horse fish").bundle == key_file.bundle
 
 
+@pytest.mark.parametrize(**named(vectors("keyfile")["accepted"]))
+def test_key_files_with_other_line_ends(case: dict[str, Any]) -> None:
+    known = vectors("keyfile")
+    key_file = decrypt_key_file(case["file"].encode("utf-8"), known["passphrase"])
+    assert key_file.client_id == known["client_id"]
+
+
 @pytest.mark.parametrize(**named(vectors("keyfile")["refused"]))
 def test_refused_key_files(case: dict[str, Any]) -> None:
     whole = vectors("keyfile") | case

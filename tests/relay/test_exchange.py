@@ -161,6 +161,37 @@ async def test_a_message_sent_again_while_it_is_out_comes_again_only_afterwards(
     assert [(await ada.status()).state for _ in range(2)] == [State.DELIVERED] * 2
 
 
+# --- Time to live ---------------------------------------------------------------------------
+
+SHORT_MS = 100
+
+
+async def test_what_was_delivered_at_once_does_not_expire_while_it_waits_for_its_ack(
+    relay: Relay,
+) -> None:
+    ada, ben = await relay.join(identity("ada")), await relay.join(identity("ben"))
+    await ada.post("ben", ttl_ms=SHORT_MS)
+    delivered = await ben.expect(Deliver)
+    assert await ada.silent(5 * SHORT_MS / 1_000)
+    await ben.ack(delivered)
+    assert (await ada.status()).state is State.DELIVERED
+
+
+async def test_what_came_out_of_the_mailbox_expires_though_it_waits_for_its_ack(
+    relay: Relay,
+) -> None:
+    away = identity("ben")
+    await known(relay, away)
+    ada = await relay.join(identity("ada"))
+    await ada.post("ben", ttl_ms=10 * SHORT_MS)
+    assert (await ada.status()).state is State.QUEUED
+    ben = await relay.join(away)
+    delivered = await ben.expect(Deliver)
+    assert (await ada.status()).state is State.EXPIRED
+    await ben.ack(delivered)
+    assert await ada.silent(0.1)
+
+
 # --- Statuses -------------------------------------------------------------------------------
 
 

@@ -31,6 +31,9 @@ def order() -> dict[str, Any]:
             _refused_order("a memo of 141 characters", WITHDRAW | {"memo": "m" * 141}),
             _refused_order("an unknown member", WITHDRAW | {"to_account": "account1"}),
             _refused_order("a query", STATEMENT),
+            _refused_order("a list", []),
+            _refused_order("null", None),
+            _refused_order("text", "transfer"),
         ],
         "queries_accepted": [
             {"operation": "accounts"},
@@ -47,20 +50,29 @@ def order() -> dict[str, Any]:
             _refused("before the beginning", STATEMENT | {"before": -1}),
             _refused("an id that is no UUID", {"operation": "order_status", "order_id": "1"}),
             _refused("an order", WITHDRAW),
+            _refused("a list", []),
+            _refused("null", None),
         ],
-        "texts_accepted": [{"text": "Grüße, Ben!"}, {"text": ""}],
+        "texts_accepted": [
+            {"text": "Grüße, Ben!"},
+            {"text": ""},
+            # A character is a code point: one outside the basic plane is one, not two.
+            {"text": "\N{GRINNING FACE}" * 16_000},
+        ],
         "texts_refused": [
             _refused("too long", {"text": "x" * 16_001}),
             _refused("an unknown member", {"text": "x", "html": "<b>x</b>"}),
+            _refused("a list", []),
+            _refused("null", None),
         ],
     }
 
 
-def _refused_order(name: str, content: dict[str, Any]) -> dict[str, Any]:
+def _refused_order(name: str, content: Any) -> dict[str, Any]:
     return {"name": name, "content": content, "code": "bad_order"}
 
 
-def _refused(name: str, content: dict[str, Any]) -> dict[str, Any]:
+def _refused(name: str, content: Any) -> dict[str, Any]:
     return {"name": name, "content": content, "code": "bad_message"}
 
 

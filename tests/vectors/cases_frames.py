@@ -75,7 +75,7 @@ def relay_frames() -> list[Frame]:
             "re": None,
         },
         {"type": "status", "id": MESSAGE_ID, "to": "bank", "state": "queued", "code": None},
-        {"type": "status", "id": MESSAGE_ID, "to": "bank", "state": "failed", "code": "revoked"},
+        {"type": "status", "id": MESSAGE_ID, "to": "bank", "state": "failed", "code": "peer_gone"},
         {
             "type": "found",
             "id": FRAME_ID,

@@ -97,6 +97,8 @@ def encoding() -> dict[str, Any]:
             {"text": '{"a":1}}', "why": "something follows"},
             {"text": '\ufeff{"a":1}', "why": "a byte order mark"},
             {"text": '{"a":1.0}', "why": "an integer is written without a point"},
+            {"text": '{"a":1e0}', "why": "an integer is written without an exponent"},
+            {"text": '{"a\\ud800":1}', "why": "half a surrogate pair"},
         ],
     }
 
@@ -227,7 +229,14 @@ def _refused_bundles() -> list[dict[str, Any]]:
         case(f"{member}: {value!r}"[:80], ADA.signed_bundle(**{member: value}))
         for member, value in _bad_members(first_key)
     ]
-    return refused + [_weak_encryption_key(key) for key in X25519_SMALL_ORDER[:5]]
+    return [
+        *refused,
+        *(
+            _weak_encryption_key(CLASSIC, f"small order: {key.hex()[:8]}", key)
+            for key in X25519_SMALL_ORDER[:5]
+        ),
+        *_weak_hybrid_keys(),
+    ]
 
 
 def _bad_members(key: dict[str, Any]) -> list[tuple[str, Any]]:
@@ -259,11 +268,29 @@ def _orphan_fingerprint() -> dict[str, Any]:
     return ADA.signed_bundle(previous_fingerprint=b64u(ADA.fingerprint))
 
 
-def _weak_encryption_key(public: bytes) -> dict[str, Any]:
-    key_id = hashlib.sha256(pae("tw1 key id", CLASSIC, public)).digest()[:8]
-    key = {"suite": CLASSIC, "key_id": b64u(key_id), "public": b64u(public)}
+def _weak_hybrid_keys() -> list[dict[str, Any]]:
+    good = ADA.prekey(HYBRID).public
+    # 3329 as the first coefficient (12 bits, little-endian), and as the last one of the vector.
+    first = bytes((3329 & 0xFF, good[1] & 0xF0 | 3329 >> 8)) + good[2:]
+    last = good[:1150] + bytes((good[1150] & 0x0F | (3329 & 0xF) << 4, 3329 >> 4)) + good[1152:]
+    return [
+        _weak_encryption_key(HYBRID, "suite 1, the first coefficient is 3329", first),
+        _weak_encryption_key(HYBRID, "suite 1, the last coefficient is 3329", last),
+        *(
+            _weak_encryption_key(HYBRID, f"suite 1, X25519 of {name}", good[:1184] + key)
+            for name, key in (
+                ("small order", X25519_SMALL_ORDER[2]),
+                ("an encoding that is not canonical", X25519_NOT_CANONICAL),
+            )
+        ),
+    ]
+
+
+def _weak_encryption_key(suite: int, name: str, public: bytes) -> dict[str, Any]:
+    key_id = hashlib.sha256(pae("tw1 key id", suite, public)).digest()[:8]
+    key = {"suite": suite, "key_id": b64u(key_id), "public": b64u(public)}
     signed = ADA.signed_bundle(encryption_keys=[key])
-    name = f"an encryption key of small order: {public.hex()[:8]}"
+    name = f"an encryption key of {name}"
     return {"name": name, "signed_bundle": signed, "now": NOW, "code": "weak_key"}
 
 

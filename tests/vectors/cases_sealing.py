@@ -312,7 +312,22 @@ def _refused_inners(message: Message) -> list[dict[str, Any]]:
             good.replace(b'"amount":"100"', b'"amount":"1","amount":"100"'),
         ),
         _signed_anew(message, "inside: no JSON", b"{"),
+        _signed_anew(message, "inside: no content", _without_content(message)),
+        _signed_anew(message, "inside: bytes that are not UTF-8", _not_utf8(good)),
+        # White space is all that is too much about it.
+        _signed_anew(message, "inside: 65537 bytes", good[:-1].ljust(65_536) + b"}"),
     ]
+
+
+def _without_content(message: Message) -> bytes:
+    members = message.members()
+    del members["content"]
+    return compact(members)
+
+
+def _not_utf8(good: bytes) -> bytes:
+    """Return the inner JSON with half a surrogate pair, encoded as if it were a character."""
+    return good.replace("für".encode(), b"\xed\xa0\x80")
 
 
 def _signed_anew(message: Message, name: str, inner: bytes) -> dict[str, Any]:

@@ -11,12 +11,14 @@ from django.db import transaction
 
 from bank.audit import Actor
 from bank.errors import BadAmountError, BankSetupError, ChangeRefusedError, LedgerError
+from bank.incoming import OrderOutcome
 from bank.issuing import check_bank_enrolled, issue_opening_balances
 from bank.key_settings import open_keyring
 from bank.models import Account, Entry
 from bank.money import parse_amount
 from bank.permissions_file import PermissionsFile, read_file
 from bank.services.importing import Change, ImportReport, choose_currency, import_permissions
+from protocol.errors import Code
 from protocol.keyfile import KeyFile
 
 ACTOR = Actor.command("import_permissions")
@@ -102,9 +104,19 @@ class Command(BaseCommand):
                 f"{error}\nThe file was imported. Run the same again to issue the rest of the "
                 "opening balances."
             ) from error
+        self._tell_balances(amount, outcomes)
+
+    def _tell_balances(self, amount: str, outcomes: list[tuple[str, OrderOutcome]]) -> None:
+        issued = [number for number, outcome in outcomes if outcome.code is None]
+        self.stdout.write(f"Issued {amount} to {len(issued)} accounts.")
+        # Another run was there between the look at the entries and the booking.
+        for number, outcome in outcomes:
+            if outcome.code is Code.ORDER_ID_CONFLICT:
+                self.stdout.write(f"Already issued to account {number}.")
         refused = [
-            f"account {number}: {outcome.code}" for number, outcome in outcomes if outcome.code
+            f"account {number}: {outcome.code}"
+            for number, outcome in outcomes
+            if outcome.code not in (None, Code.ORDER_ID_CONFLICT)
         ]
-        self.stdout.write(f"Issued {amount} to {len(outcomes) - len(refused)} accounts.")
         if refused:
             raise CommandError("Opening balances were refused:\n" + "\n".join(refused))

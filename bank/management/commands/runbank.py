@@ -18,7 +18,7 @@ from django.db import DatabaseError
 from django.db.backends.signals import connection_created
 
 from bank.committer import GroupCommitter
-from bank.conf import bank_settings
+from bank.conf import bank_settings, check_relay_url
 from bank.database_faults import first_words
 from bank.database_threads import DatabaseThreads
 from bank.enrolled import EnrolledKeys
@@ -55,7 +55,10 @@ class Command(BaseCommand):
 
     def handle(self, *_: Any, **options: Any) -> None:
         """Run the command."""
-        url = options["relay"] or bank_settings.RELAY_URL
+        try:
+            url = check_relay_url(options["relay"] or bank_settings.RELAY_URL)
+        except ValueError as error:
+            raise CommandError(str(error)) from error
         connection_created.connect(keep_plans)
         try:
             keyring = open_keyring(options["key_file"], options["passphrase_file"])

@@ -232,6 +232,36 @@ def test_a_role_is_deleted_with_a_record(operator: Client) -> None:
     assert record.changes["permissions"] == [["transfer"], None]
 
 
+def test_an_employment_stays_with_its_person_on_the_page_of_the_organization(
+    operator: Client,
+) -> None:
+    club, ada = make_organization("demo-club"), make_person("demo-ada")
+    employee = make_employee(club, ada, "view")
+    url = address(Organization, "change", club.pk)
+    other = {"employees-0-person": str(make_person("demo-ben").pk)}
+    with nothing_changed():
+        saved(post_edited(operator, url, **other))
+    saved(post_edited(operator, url, **other, **{"employees-0-status": "suspended"}))
+    employee.refresh_from_db()
+    assert (employee.person, employee.status) == (ada, "suspended")
+
+
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        ("x" * 201, "at most 200 characters (it has 201). Nothing was changed."),
+        ("a\0b", "Null characters are not allowed. Nothing was changed."),
+    ],
+)
+def test_a_reason_that_can_not_be_kept_is_said_so(
+    operator: Client, reason: str, words: str
+) -> None:
+    ada = make_person("demo-ada")
+    with nothing_changed():
+        assert words in act(operator, Person, "block", ada, reason=reason)
+    assert "is now blocked" in act(operator, Person, "block", ada, reason=f" {'x' * 200} ")
+
+
 def test_many_employees_are_edited_on_pages_of_their_own(
     operator: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:

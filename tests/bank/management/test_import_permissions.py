@@ -15,10 +15,17 @@ from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.test import override_settings
 
+from bank import issuing
 from bank.authorization import decide
+from bank.errors import OutcomeUnknownError
+from bank.incoming import OrderOutcome
+from bank.issuing import issue_opening_balances
+from bank.ledger import book
+from bank.management.commands import import_permissions as command
 from bank.models import (
     Account,
     AccountKind,
+    AccountStatus,
     AuditRecord,
     Currency,
     Employee,
@@ -213,7 +220,27 @@ WRONG: dict[str, tuple[object, str]] = {
     ),
     "an account with spaces": (
         edited(*ADA, "account", value="my account"),
-        "persons.demo-ada.account: number: Use 1 to 34",
+        "persons.demo-ada.account: 'my account' is no account number: 1 to 34 letters a-z",
+    ),
+    "an account with a NUL": (
+        edited(*ADA, "account", value="account\0"),
+        r"persons.demo-ada.account: 'account\x00' is no account number",
+    ),
+    "a role with a NUL": (
+        edited(*CLUB, "roles", value={"bo\0ss": []}),
+        r"organizations.demo-club.roles.bo\x00ss: has control or invisible characters.",
+    ),
+    "a role with half a character": (
+        edited(*CLUB, "roles", value={"\ud800": []}),
+        r"organizations.demo-club.roles.\ud800: has control or invisible characters.",
+    ),
+    "an organization's name with a NUL": (
+        edited(*CLUB, "name", value="Club\0"),
+        "organizations.demo-club.name: has control or invisible characters.",
+    ),
+    "an organization's name with half a character": (
+        edited(*CLUB, "name", value="\udfff"),
+        "organizations.demo-club.name: has control or invisible characters.",
     ),
     "an account of two owners": (
         edited(*ADA, "account", value="account3"),
@@ -313,6 +340,7 @@ def test_everything_that_is_wrong_is_named_at_once(imports: Importer) -> None:
     content = edited(*ADA, "public_key")
     content["persons"]["demo-ben"]["account"] = None
     words = imports.refused(content)
+    assert words.startswith(f"{imports.folder / 'bank_permissions.json'} can't be imported:\n")
     assert "persons.demo-ada.public_key: is missing." in words
     assert "persons.demo-ben.account: must be" in words
 
@@ -351,8 +379,9 @@ def test_the_currency_must_be_clear(imports: Importer) -> None:
     assert "several currencies" in imports.refused(contents())
     assert "no currency USD" in imports.refused(contents(), currency="USD")
     assert "0 decimal places, not 2" in imports.refused(contents(), currency="TWC", exponent=2)
-    words = imports.refused(contents(), currency="usd", exponent=2)
-    assert "currency usd: code: Use 3 to 12 capital letters" in words
+    for wrong in ("usd", "US\0", "\udc80"):
+        words = imports.refused(contents(), currency=wrong, exponent=2)
+        assert f"--currency: {wrong!r} is no code of a currency: 3 to 12 capital letters" in words
     imports(contents(), currency="USD", exponent=2)
     assert Currency.objects.get(code="USD").exponent == 2
     assert {account.currency_id for account in Account.objects.all()} == {"USD"}
@@ -402,6 +431,55 @@ def test_opening_balances_are_transfers_signed_by_the_bank(imports: Importer, ba
     assert {transfer.kind for transfer in Transfer.objects.all()} == {"opening"}
     with nothing_changed():
         assert "Issued 1000 to 0 accounts." in imports(contents(), opening_balance="1000")
+
+
+def test_an_import_that_comes_in_between_issues_nothing_twice(
+    imports: Importer, bank: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one has looked for what is booked, too, before either books."""
+    init_bank("TWC:0:Tellerwire credits")
+
+    def after_the_other(*arguments: Any) -> list[tuple[str, OrderOutcome]]:
+        issue_opening_balances(arguments[0], [("account2", "1000")])
+        return issue_opening_balances(*arguments)
+
+    monkeypatch.setattr(command, "issue_opening_balances", after_the_other)
+    printed = imports(contents(), opening_balance="1000")
+    assert "Issued 1000 to 2 accounts.\nAlready issued to account account2.\n" in printed
+    customers = Account.objects.filter(kind=AccountKind.CUSTOMER)
+    assert {account.balance for account in customers} == {1000}
+
+
+def test_an_import_that_was_stopped_while_it_issued_goes_on(
+    imports: Importer, bank: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    init_bank("TWC:0:Tellerwire credits")
+
+    def book_and_fail(batch: Any, *arguments: Any, **options: Any) -> None:
+        book(batch, *arguments, **options)
+        raise OutcomeUnknownError
+
+    with monkeypatch.context() as broken:
+        broken.setattr(issuing, "BATCH_ORDERS", 2)
+        broken.setattr(issuing, "book", book_and_fail)
+        with pytest.raises(CommandError, match="Run the same again to issue the rest"):
+            imports(contents(), opening_balance="1000")
+    assert "Issued 1000 to 1 accounts." in imports(contents(), opening_balance="1000")
+    customers = Account.objects.filter(kind=AccountKind.CUSTOMER)
+    assert {account.balance for account in customers} == {1000}
+
+
+def test_an_opening_balance_that_was_refused_is_issued_once_it_can_be(
+    imports: Importer, bank: Any
+) -> None:
+    init_bank("TWC:0:Tellerwire credits")
+    imports(contents())
+    Account.objects.filter(number="account2").update(status=AccountStatus.FROZEN)
+    for _ in range(2):
+        with pytest.raises(CommandError, match="account account2: account_frozen"):
+            imports(contents(), opening_balance="1000")
+    Account.objects.filter(number="account2").update(status=AccountStatus.OPEN)
+    assert "Issued 1000 to 1 accounts." in imports(contents(), opening_balance="1000")
 
 
 @pytest.mark.parametrize(

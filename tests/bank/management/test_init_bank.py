@@ -163,10 +163,27 @@ def test_the_passphrase_may_come_from_the_environment(
 # --- runbank, before it gets as far as the relay ------------------------------------------------
 
 
-def run_refused() -> str:
+def run_refused(*arguments: str) -> str:
     with nothing_changed(), pytest.raises(CommandError) as caught:
-        call_command("runbank")
+        call_command("runbank", *arguments)
     return str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["junk", "http://x", "ws://[bad", "ws://127.0.0.1:99999/relay"])
+def test_the_bank_does_not_run_without_an_address_of_a_relay(
+    files: Path, settings: Any, url: str
+) -> None:
+    init()
+    words = f"{url!r} is no relay's address; one looks like"
+    assert words in run_refused("--relay", url)
+    settings.BANK = {**settings.BANK, "RELAY_URL": url}
+    assert words in run_refused()
+
+
+def test_the_bank_does_not_run_without_the_lock_of_its_key_file(files: Path) -> None:
+    init()
+    (files / "keys" / "bank.key.lock").mkdir()
+    assert "bank.key.lock beside the key file can't be taken: Is a directory" in run_refused()
 
 
 def test_the_bank_does_not_run_without_its_key_file(files: Path) -> None:

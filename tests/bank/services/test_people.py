@@ -123,6 +123,20 @@ def test_the_permissions_of_a_role_change_for_all_who_have_it() -> None:
     assert not decide(person, account, "view")
 
 
+def test_the_record_of_a_deleted_role_names_who_had_it() -> None:
+    club = make_organization("club")
+    role = roles.create_role(ACTOR, club, "movers", ["view"])
+    for client_id in ("demo-ben", "demo-ada"):
+        employees.hire_employee(ACTOR, club, make_person(client_id), roles=[role])
+    roles.delete_role(ACTOR, role)
+    record = AuditRecord.objects.filter(model="role")[0]
+    assert (record.action, record.changes["permissions"]) == ("deleted", [["view"], None])
+    assert record.changes["employees"] == [
+        ["Test, Demo-ada (demo-ada) at Club", "Test, Demo-ben (demo-ben) at Club"],
+        None,
+    ]
+
+
 Attempt = Callable[[Employee, Role, Role], object]
 
 REFUSED: dict[str, tuple[Attempt, ChangeFault]] = {
