@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 
@@ -39,6 +40,7 @@ from tests.races.threads import (
     HeldWriter,
     MeetingWriter,
     in_threads,
+    somebody_waits_for_a_lock,
     switch_locks_off,
     switch_shared_lock_off,
     wait_until_somebody_waits_for_a_lock,
@@ -229,20 +231,24 @@ def withdraw_while_an_order_is_in_hand(
     employment(bank).roles.add(make_role(bank.club, "buyer", "transfer"))
     order = order_of(bank.ada, transfer("account1", "account2", 100))
     writer = HeldWriter()
+    told: list[int] = []
 
-    def operate() -> int:
+    def operate() -> None:
         assert writer.reached.wait(PATIENCE_SECONDS)
-        # Whoever waits for the order needs it to go on; whoever doesn't is told long before.
-        threading.Timer(0.5, writer.go_on.set).start()
         withdraw(bank)
-        return Order.objects.count()
+        told.append(Order.objects.count())
 
-    def give_order() -> int:
+    def give_order() -> None:
         assert book([order], BANK, writer=writer)[0].code is None
-        return 0
 
-    told, _ = in_threads([operate, give_order])
-    return told, Order.objects.count()
+    def let_it_go_on() -> None:
+        """The operator waits for the order, or was told without waiting."""
+        while not told and not somebody_waits_for_a_lock():
+            time.sleep(0.01)
+        writer.go_on.set()
+
+    in_threads([operate, give_order, let_it_go_on])
+    return told[0], Order.objects.count()
 
 
 @pytest.mark.parametrize("withdraw", WITHDRAWALS)

@@ -84,10 +84,15 @@ def switch_shared_lock_off(monkeypatch: pytest.MonkeyPatch) -> None:
 def wait_until_somebody_waits_for_a_lock() -> None:
     """Return once a connection to this server is blocked by another one."""
     for _ in range(PATIENCE_SECONDS * 100):
-        with connections["default"].cursor() as cursor:
-            # Not pg_stat_activity: within a transaction that shows the same again and again.
-            cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
-            if cursor.fetchone()[0]:
-                return
+        if somebody_waits_for_a_lock():
+            return
         time.sleep(0.01)
     raise AssertionError("nobody waits for a lock")
+
+
+def somebody_waits_for_a_lock() -> bool:
+    """Return whether a connection to this server is blocked by another one."""
+    with connections["default"].cursor() as cursor:
+        # Not pg_stat_activity: within a transaction that shows the same again and again.
+        cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
+        return bool(cursor.fetchone()[0])
