@@ -117,7 +117,7 @@ def test_text_that_isnt_unicode_is_named_and_no_file_is_blamed(
     new = tmp_path / "new"
     new.write_bytes(b"\xff")
     monkeypatch.setenv("TELLERWIRE_PASSPHRASE", "\udcff")
-    for words, problem in (
+    for command, problem in (
         (("show",), "the passphrase in TELLERWIRE_PASSPHRASE is not Unicode"),
         (("show", "--passphrase-file", new), f"the passphrase file {new} is no text in UTF-8"),
         (
@@ -125,7 +125,7 @@ def test_text_that_isnt_unicode_is_named_and_no_file_is_blamed(
             "the passphrase in TELLERWIRE_PASSPHRASE is not Unicode",
         ),
     ):
-        refused = run(*words, "--config", config)
+        refused = run(*command, "--config", config)
         assert (refused.status, refused.err) == (2, f"error: {problem}\n")
     assert not (tmp_path / "no.key").exists()
 
