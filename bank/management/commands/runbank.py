@@ -72,6 +72,8 @@ class Command(BaseCommand):
             raise CommandError(
                 f"the bank's database does not answer: {first_words(error)}"
             ) from error
+        finally:
+            connection_created.disconnect(keep_plans)
 
     async def _run(self, keyring: Keyring, url: str) -> None:
         stop = asyncio.Event()
