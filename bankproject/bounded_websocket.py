@@ -35,6 +35,18 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self._pong_owed = b""
 
+    def write_now(self, text: str) -> bool:
+        """Write a text frame without a task that waits for its turn; False where it has to wait.
+
+        For the relay, which calls this only where nothing of its own waits to be written.
+        """
+        ready = self.writable.is_set() and self.conn.state is State.OPEN and not self.close_sent
+        if not ready or self.transport.is_closing():
+            return False
+        self.conn.send_text(text.encode())
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        return True
+
     def handle_ping(self) -> None:
         """Answer pings, or owe the answer to the last one while the peer reads nothing.
 

@@ -252,12 +252,16 @@ class Connection:
                 self._write()
             elif self._ack_timer is None:
                 loop = asyncio.get_running_loop()
-                self._ack_timer = loop.call_later(ACK_SECONDS, self._flush_acks)
+                self._ack_timer = loop.call_later(ACK_SECONDS, self._end_ack_wait)
         else:
             self._outgoing.append(encode(frame))
             self._write()
 
-    def _flush_acks(self) -> None:
+    def write_acks(self) -> None:
+        """Write the acknowledgements that wait: their senders are told a little sooner."""
+        self._write()
+
+    def _end_ack_wait(self) -> None:
         self._ack_timer = None
         self._write()
 

@@ -265,6 +265,7 @@ class Messenger:
             if deliver.kind is Kind.REQUEST and not client.reply(deliver, body, REPLY_TTL_MS):
                 continue
             client.ack(deliver)
+            client.connection.write_acks()  # a person may look at whether it was delivered
 
     async def _process(self, client: Client, deliver: Deliver) -> bytes:
         """Check and keep one message; return the body of the answer to it."""

@@ -204,6 +204,7 @@ class Connection:
         """Learn which task runs this connection, and where, to end it where its client doesn't."""
         self._task = task
         self.socket = socket
+        self.outbox.write_now = socket.write_now
 
     def detach(self) -> None:
         """The task ends by itself."""

@@ -49,6 +49,7 @@ class Outbox:
         "_frames",
         "_frames_max",
         "_wake",
+        "write_now",
         "writing_since",
     )
 
@@ -59,6 +60,9 @@ class Outbox:
         self._bytes_max = bytes_max
         self._close: CloseReason | None = None
         self._wake: asyncio.Future[None] | None = None
+        self.write_now: Callable[[str], bool] | None = None
+        """Writes a frame at once, or returns False; where it is given, the writer is woken only for
+        what has to wait."""
         self.writing_since: float | None = None
         """The event loop's time at which the write began that has not ended yet."""
 
@@ -70,6 +74,9 @@ class Outbox:
         """Take a frame; False, and nothing is taken, where the outbox is full or closed."""
         if self._close is not None or not self.has_room(len(text)):
             return False
+        nothing_waits = not self._frames and self.writing_since is None
+        if nothing_waits and self.write_now is not None and self.write_now(text):
+            return True
         self._frames.append(text)
         self._bytes += len(text)
         self._wake_writer()

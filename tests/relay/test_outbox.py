@@ -88,3 +88,36 @@ async def test_the_last_words_take_the_place_of_what_waits() -> None:
     await asyncio.wait_for(writer, 1)
     assert client.texts == ["being written", "too slow"]
     assert client.taken[-1]["reason"] == "revoked"
+
+
+async def test_what_need_not_wait_is_written_at_once_and_nothing_overtakes() -> None:
+    outbox, client = Outbox(frames_max=9, bytes_max=99), Client()
+    at_once: list[str] = []
+    reads = True
+
+    def write_now(text: str) -> bool:
+        if reads:
+            at_once.append(text)
+        return reads
+
+    outbox.write_now = write_now
+    writer = asyncio.create_task(outbox.run(client.send))
+    assert outbox.put("one")
+    assert at_once == ["one"]
+    reads = False
+    client.reads.clear()
+    assert outbox.put("two")
+    await asyncio.sleep(0.01)
+    assert hangs(outbox)
+    reads = True
+    assert outbox.put("three")
+    assert at_once == ["one"]
+    client.reads.set()
+    await asyncio.sleep(0.01)
+    assert client.texts == ["two", "three"]
+    assert outbox.put("four")
+    assert at_once == ["one", "four"]
+    assert not outbox.put("x" * 100)
+    outbox.close(REASON)
+    assert not outbox.put("late")
+    await asyncio.wait_for(writer, 1)
