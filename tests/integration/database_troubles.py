@@ -21,7 +21,9 @@ def writers_wait(databases: TestDatabases) -> Iterator[None]:
             holder.execute("SELECT id FROM bank_account ORDER BY id FOR UPDATE")
             yield
         return
-    with closing(sqlite3.connect(sqlite_file(databases), isolation_level=None)) as holder:
+    file = sqlite_file(databases)
+    # Whoever enters and whoever leaves may be different threads.
+    with closing(sqlite3.connect(file, isolation_level=None, check_same_thread=False)) as holder:
         holder.execute("BEGIN IMMEDIATE")
         yield
         holder.execute("ROLLBACK")
