@@ -41,8 +41,11 @@ _SQLITE_KINDS: Final = {
     "PositiveSmallIntegerField": f"{_INTEGER} AND {{0}} BETWEEN 0 AND 32767",
     "UUIDField": f"{_TEXT} AND length({{0}}) = 32 AND {{0}} NOT GLOB '*[^0-9a-f]*'",
 }
-_IN_A_CALENDAR: Final = "{0} >= '0001-01-02' AND {0} < '9999-12-31'"
-_POSTGRESQL_KINDS: Final = {"DateField": _IN_A_CALENDAR, "DateTimeField": _IN_A_CALENDAR}
+_POSTGRESQL_KINDS: Final = {
+    "DateField": "{0} >= '0001-01-01' AND {0} <= '9999-12-31'",
+    # A time that is shown in another zone must not leave the calendar.
+    "DateTimeField": "{0} >= '0001-01-02' AND {0} < '9999-12-31'",
+}
 _WORDS: Final = {
     "BinaryField": "bytes",
     "BooleanField": "yes or no",

@@ -123,6 +123,13 @@ def spoil(column: models.Field, value: str, parameters: Sequence[Any] = ()) -> s
     return str(named[0]) if len(named) == 1 else str(tuple(named))
 
 
+@pytest.mark.parametrize("value_date", ["0001-01-01", "9999-12-31"])
+def test_the_ends_of_the_calendar_are_dates(value_date: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE bank_transfer SET value_date = %s", [value_date])
+    assert not re.search("value_date is not", verify()[1])
+
+
 @pytest.mark.parametrize("model", LEDGER)
 def test_a_value_of_a_wrong_kind_is_named(model: type[models.Model]) -> None:
     table = model._meta.db_table
