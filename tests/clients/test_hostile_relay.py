@@ -141,7 +141,8 @@ async def test_replayed_order_runs_once(world: World) -> None:
         assert result.state is OrderState.ACCEPTED
         assert world.bank.booked == 1
         assert len(world.bank.receipts) == 1
-        assert ada.session.client.protocol.counters.late_replies == 3
+        counters = ada.session.client.protocol.counters
+        await until(lambda: counters.late_replies == 3)
 
 
 async def test_duplicated_and_reordered_frames_are_harmless(world: World) -> None:
