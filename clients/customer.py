@@ -18,7 +18,7 @@ import msgspec
 
 from clients.client import Client
 from clients.durable_writer import DurableWriter
-from clients.errors import OutcomeUnknownError, RefusedError, StorageError
+from clients.errors import OutcomeUnknownError, ReceiptsNotKeptError, RefusedError
 from clients.orders import (
     BankPin,
     OutgoingOrder,
@@ -257,14 +257,14 @@ class Customer:
     async def flush(self) -> None:
         """Wait until every receipt is safe on the disk, and leave the outbox to who comes next.
 
-        :raises StorageError: one could not be written; its order stays in the outbox.
+        :raises ReceiptsNotKeptError: one could not be written; its order stays in the outbox.
         """
         await self._archive.flush()
         await asyncio.to_thread(self._state.outbox.rest)
         unsaved, self._unsaved = self._unsaved, set()
-        failures = [saved.exception() for saved in unsaved if saved.exception() is not None]
+        failures = [error for saved in unsaved if (error := saved.exception()) is not None]
         if failures:
-            raise StorageError(f"{len(failures)} receipts could not be kept: {failures[0]}")
+            raise ReceiptsNotKeptError(len(failures), failures[0])
 
     # --- Answers that come when nobody waits for them any more ---
 

@@ -14,6 +14,7 @@
     ├── OutcomeUnknownError           no proof of either outcome came in time (exit status 3)
     ├── OutputError                   what there is to say can't be written to standard output
     └── StorageError                  the state directory can't be used
+        └── ReceiptsNotKeptError      orders have ended, their receipts aren't safe (exit status 3)
 
 Errors of the key file are :mod:`protocol.errors`' own.
 """
@@ -32,6 +33,7 @@ __all__ = [
     "OutcomeUnknownError",
     "OutputError",
     "PeerKeyChangedError",
+    "ReceiptsNotKeptError",
     "RefusedError",
     "RegistrationRefusedError",
     "RelayRenamedError",
@@ -152,3 +154,13 @@ class OutputError(ClientError):
 
 class StorageError(ClientError):
     """The state directory can't be used, or what it holds is damaged."""
+
+
+class ReceiptsNotKeptError(StorageError):
+    """Orders have ended, and the disk didn't take their receipts: nobody may order them anew."""
+
+    def __init__(self, count: int, cause: BaseException) -> None:
+        super().__init__(
+            f"{count} order(s) have ended, but the receipts could not be kept: {cause}. They are "
+            "still in the outbox; orders --finish gets the same receipts again"
+        )

@@ -26,6 +26,7 @@ from clients.errors import (
     ClientError,
     OutcomeUnknownError,
     OutputError,
+    ReceiptsNotKeptError,
     RefusedError,
     UsageError,
 )
@@ -96,7 +97,7 @@ def _explain(error: Exception, display: Display) -> ExitStatus:
         case UsageError():
             display.warn(f"error: {error}")
             return ExitStatus.USAGE
-        case OutcomeUnknownError():
+        case OutcomeUnknownError() | ReceiptsNotKeptError():
             display.say_anywhere(f"unknown: {error}")
             return ExitStatus.UNKNOWN
         case RefusedError():

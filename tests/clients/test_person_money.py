@@ -8,11 +8,15 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from clients import person
+from clients.errors import StorageError
+from clients.receipts import Receipts
+from clients.records import OrderRecord
 from protocol import limits
 from protocol.encoding import b64u, unb64u
 from protocol.errors import Code
@@ -38,6 +42,24 @@ def test_transfer_receipt_and_verification(run: Run, config: Path, tmp_path: Pat
     assert format_fingerprint(ADA.fingerprint) in checked.out
     by_option = run("verify", receipt, "--bank-fingerprint", BANK.fingerprint.hex(), "--json")
     assert by_option.json["outcome"] == "accepted"
+
+
+@pytest.mark.usefixtures("background")
+def test_money_that_moved_is_not_said_to_have_failed_where_its_receipt_is_not_kept(
+    run: Run, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Receipts, records: Sequence[OrderRecord]) -> None:
+        raise StorageError("the disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Receipts, "keep", full)
+        done = run("transfer", "account1", "account2", "100", "--yes", "--config", config)
+    assert done.status == 3
+    assert "have ended, but the receipts could not be kept: the disk is full" in done.out
+    assert "orders --finish" in done.out
+    finished = run("orders", "--finish", "--config", config)
+    assert finished.status == 0
+    assert "ok: transfer 100 from account1 to account2 — now account1: 900 TWC" in finished.out
 
 
 @pytest.mark.usefixtures("background")
