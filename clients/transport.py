@@ -199,7 +199,8 @@ async def open_transport(url: str, on_writable: Callable[[], None]) -> Transport
             )
     except (OSError, TimeoutError, ValueError, WSError) as error:
         raise TransportClosedError(f"no relay at {url}: {error or 'no answer'}") from error
-    assert isinstance(transport, Transport)
+    if not isinstance(transport, Transport):  # none was made where no answer was complete
+        raise TransportClosedError(f"no relay at {url}: the connection ended before it was open")
     if spoken[-1:] != [limits.SUBPROTOCOL]:
         await transport.close()
         raise TransportClosedError(f"what answers at {url} doesn't speak {limits.SUBPROTOCOL}")

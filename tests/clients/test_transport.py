@@ -10,7 +10,7 @@ import pytest
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.typing import Subprotocol
 
-from clients.transport import Transport, open_transport, proxy_for
+from clients.transport import Transport, TransportClosedError, open_transport, proxy_for
 from protocol import limits
 from tests.clients.fake_relay import until
 
@@ -42,6 +42,38 @@ async def connected(
             yield transport, received
         finally:
             await transport.close()
+
+
+async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.close()
+
+
+async def hang_up_when_asked(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.readuntil(b"\r\n\r\n")
+    writer.close()
+
+
+async def break_off(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(b"HTTP/1.1 101 Switch")
+    await writer.drain()
+    writer.transport.abort()
+
+
+async def answer_nonsense(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(b"\xff\xfe\r\n\r\n")
+    writer.close()
+
+
+@pytest.mark.parametrize("behaviour", [hang_up, hang_up_when_asked, break_off, answer_nonsense])
+async def test_who_opens_no_websocket_is_no_relay(
+    behaviour: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+) -> None:
+    async with await asyncio.start_server(behaviour, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(TransportClosedError, match="no relay at"):
+            await open_transport(f"ws://127.0.0.1:{port}/", nothing)
 
 
 async def test_what_comes_before_anybody_listens_is_kept_in_order() -> None:

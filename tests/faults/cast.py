@@ -79,6 +79,7 @@ class Cast:
         driver = self.running["driver"]
         placed = driver.text().count("placed")
         assert driver.process.stdin is not None
+        assert driver.is_alive, driver.text()
         driver.process.stdin.write(b"%d\n" % count)
         driver.process.stdin.flush()
         deadline = time.monotonic() + 10
