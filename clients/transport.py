@@ -22,6 +22,7 @@ from picows import (
     WSUpgradeResponse,
     ws_connect,
 )
+from python_socks import ProxyError
 
 from protocol import limits
 
@@ -197,8 +198,8 @@ async def open_transport(url: str, on_writable: Callable[[], None]) -> Transport
                 proxy=proxy_for(url),
                 logger_name=_log,
             )
-    except (OSError, TimeoutError, ValueError, WSError) as error:
-        raise TransportClosedError(f"no relay at {url}: {error or 'no answer'}") from error
+    except (OSError, TimeoutError, ValueError, WSError, ProxyError) as error:
+        raise TransportClosedError(f"no relay at {url}: {str(error) or 'no answer'}") from error
     if not isinstance(transport, Transport):  # none was made where no answer was complete
         raise TransportClosedError(f"no relay at {url}: the connection ended before it was open")
     if spoken[-1:] != [limits.SUBPROTOCOL]:

@@ -76,6 +76,19 @@ async def test_who_opens_no_websocket_is_no_relay(
             await open_transport(f"ws://127.0.0.1:{port}/", nothing)
 
 
+async def test_a_proxy_that_refuses_is_no_way_to_a_relay(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{port}")
+        with pytest.raises(TransportClosedError, match="status 407"):
+            await open_transport("ws://relay.example/relay", nothing)
+
+
 async def test_what_comes_before_anybody_listens_is_kept_in_order() -> None:
     async def hasty(socket: ServerConnection) -> None:
         for number in range(5):
