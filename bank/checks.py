@@ -24,8 +24,9 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error
 from django.db import DatabaseError, connections
 
-from bank.conf import DEFAULTS, bank_settings, check_relay_url
+from bank.conf import DEFAULTS, bank_settings
 from bank.database_faults import first_words
+from protocol.addresses import check_relay_url
 from protocol.encoding import unb64u
 from protocol.errors import KeyFileFormatError
 from protocol.identifiers import check_client_id

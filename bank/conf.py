@@ -6,14 +6,13 @@ system checks in ``bank/checks.py``.
 
 from __future__ import annotations
 
-import urllib.parse
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
 from django.conf import settings
 
-__all__ = ["DEFAULTS", "BankSettings", "bank_settings", "check_relay_url"]
+__all__ = ["DEFAULTS", "BankSettings", "bank_settings"]
 
 DEFAULTS: Final[Mapping[str, Any]] = MappingProxyType(
     {
@@ -56,24 +55,3 @@ class BankSettings:
 
 
 bank_settings: Final = BankSettings()
-
-
-def check_relay_url(url: object) -> str:
-    """Return the address of a relay if it is one that can be connected to.
-
-    :raises ValueError: with words that say what one looks like.
-    """
-    if isinstance(url, str) and _is_websocket_address(url):
-        return url
-    raise ValueError(f"{url!r} is no relay's address; one looks like wss://relay.example/relay")
-
-
-def _is_websocket_address(url: str) -> bool:
-    try:
-        parts = urllib.parse.urlsplit(url)
-        named = bool((parts.hostname or "").encode("idna"))
-        # Looking at the port is what finds one that is no number, or too large.
-        good = parts.scheme in {"ws", "wss"} and named and parts.port != 0
-    except ValueError:
-        return False
-    return good and not parts.fragment and not any(char.isspace() for char in url)

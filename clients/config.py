@@ -22,21 +22,19 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Final
-from urllib.parse import SplitResult, urlsplit
 
 from clients.actions import Action, parse_action
 from clients.errors import ActionError, ConfigError
+from protocol.addresses import check_relay_url
 from protocol.encoding import check_unicode
 from protocol.identifiers import check_client_id, split_name
 from protocol.keys import parse_fingerprint
 
-__all__ = ["BANK_ID", "Config", "General", "check_relay_url", "is_old_key", "load_config"]
+__all__ = ["BANK_ID", "Config", "General", "is_old_key", "load_config"]
 
 BANK_ID: Final = "bank"
 RELAY_PATH: Final = "/relay"
@@ -44,8 +42,6 @@ FILE_BYTES_MAX: Final = 1_048_576
 DURATION_SECONDS_MAX: Final = 30 * 86_400
 TIMEOUT_SECONDS_MAX: Final = 3_600
 RETRIES_MAX: Final = 1_000
-
-_HOST: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 
 Section = Mapping[str, object]
 
@@ -283,36 +279,6 @@ def _server(server: _Reader) -> str:
         except ValueError as error:
             raise server.error(key, str(error)) from error
     return url
-
-
-def check_relay_url(url: str) -> str:
-    """Return the address of a relay if it is one.
-
-    :raises ValueError: with words that say what it looks like.
-    """
-    try:
-        good = _can_work(urlsplit(url))
-    except ValueError:
-        good = False
-    if not good or not url.isprintable() or " " in url or "#" in url:
-        raise ValueError(f"{url!r} is no relay's address; one looks like ws://host:port/relay")
-    return url
-
-
-def _can_work(parts: SplitResult) -> bool:
-    """Whether a WebSocket could be opened to it.
-
-    :raises ValueError: no, it couldn't: the host or the port is none.
-    """
-    has_user, has_password = parts.username is not None, parts.password is not None
-    if parts.scheme not in ("ws", "wss") or parts.port == 0 or has_user is not has_password:
-        return False
-    # The name as it is looked up: with the labels that are too long or empty refused (RFC 3490).
-    host = (parts.hostname or "").encode("idna").decode("ascii")
-    if ":" in host:
-        IPv6Address(host)
-        return True
-    return _HOST.fullmatch(host) is not None
 
 
 def _bank(bank: _Reader) -> tuple[str, bytes | None]:

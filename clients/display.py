@@ -34,11 +34,12 @@ def printable(text: str) -> str:
     ones could make a text look like another.
     """
     return "".join(
-        char
-        if unicodedata.category(char)[0] != CONTROL and char not in "\u2028\u2029"
-        else char.encode("unicode_escape").decode("ascii")
-        for char in text
+        char.encode("unicode_escape").decode("ascii") if _is_unseen(char) else char for char in text
     )
+
+
+def _is_unseen(char: str) -> bool:
+    return unicodedata.category(char)[0] == CONTROL or char in "\u2028\u2029"
 
 
 def print_whatever_comes() -> None:
@@ -122,10 +123,13 @@ class Display:
             raise OutputError(error) from error
 
     def json(self, value: Any, indent: int | None = 2) -> None:
-        """Print a value as JSON."""
+        """Print a value as JSON; what a terminal would not show as it is stands there escaped."""
         plain = msgspec.to_builtins(value)
         in_ascii = not (sys.stdout.encoding or "utf-8").lower().startswith("utf")
-        self.write(json.dumps(plain, ensure_ascii=in_ascii, indent=indent) + "\n")
+        text = json.dumps(plain, ensure_ascii=in_ascii, indent=indent)
+        # What comes unescaped from there is in a string, or is the layout's end of a line.
+        shown = (json.dumps(c)[1:-1] if c != "\n" and _is_unseen(c) else c for c in text)
+        self.write("".join(shown) + "\n")
 
     def table(self, columns: Sequence[tuple[str, bool]], rows: Iterable[Sequence[str]]) -> None:
         """Print a table, as wide as it has to be where no terminal bounds it.

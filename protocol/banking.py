@@ -378,6 +378,10 @@ def decode_answer(raw: bytes) -> Answer:
 
     :raises EndToEndError: ``bad_message``.
     """
+    if len(raw) > limits.INNER_BYTES_MAX:
+        raise EndToEndError(
+            Code.BAD_MESSAGE, f"an answer has at most {limits.INNER_BYTES_MAX} bytes"
+        )
     answer = _decode(raw, Answer)
     if answer.version != limits.PROTOCOL_VERSION:
         raise EndToEndError(Code.BAD_MESSAGE, f"answer version {answer.version} is not known")

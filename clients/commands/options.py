@@ -17,12 +17,13 @@ from typing import Annotated, Any, Concatenate, Final, ParamSpec
 import typer
 
 from clients.bundles import read_bundle_file
-from clients.config import BANK_ID, Config, General, check_relay_url, is_old_key, load_config
+from clients.config import BANK_ID, Config, General, is_old_key, load_config
 from clients.customer import BankPin
 from clients.display import Display
 from clients.errors import ConfigError, UsageError
 from clients.retry import RetryPolicy
 from clients.session import Setup
+from protocol.addresses import check_relay_url
 from protocol.bundles import Bundle
 from protocol.encoding import check_unicode
 from protocol.errors import KeyFileError

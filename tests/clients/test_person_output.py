@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from clients import person
+from clients.display import Display, printable
 from clients.storage import StateDirectory
 from tests.clients.test_messages import say
 from tests.clients.typist import PASSPHRASE, BackgroundWorld, Run, write_config
@@ -174,3 +175,12 @@ def test_json_is_json_in_every_encoding(config: Path, tmp_path: Path, encoding: 
     shown = printed(tmp_path, encoding, "show", "--json", "--config", str(config))
     assert shown.returncode == 0
     assert json.loads(shown.stdout.decode(encoding))["name"] == "Ärlig, Ada"
+
+
+def test_json_hides_nothing_from_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    texts = ["Ärlig 😀", "a\u202eb", "\x9b2J", "one\ntwo", "\U000e0041", "\u2028", "\x7f"]
+    Display().json(texts)
+    said = capsys.readouterr().out
+    assert json.loads(said) == texts
+    assert "Ärlig 😀" in said
+    assert printable(said.replace("\n", "")) == said.replace("\n", "")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol import banking
+from protocol import banking, limits
 from protocol.banking import (
     AccountLine,
     AccountsQuery,
@@ -183,6 +183,13 @@ def test_answers_come_back() -> None:
 
 def test_an_answer_of_another_version_is_refused() -> None:
     assert refusal(lambda: decode_answer(encode_answer(Answer(2, MESSAGE_ID)))) == "bad_message"
+
+
+def test_an_answer_that_is_too_long_is_refused() -> None:
+    text = f'{{"version": 1, "re": "{MESSAGE_ID}"}}'
+    assert decode_answer(text.ljust(limits.INNER_BYTES_MAX).encode()).re == MESSAGE_ID
+    too_long = text.ljust(limits.INNER_BYTES_MAX + 1).encode()
+    assert refusal(lambda: decode_answer(too_long)) == "bad_message"
 
 
 def test_no_repr_says_who_pays_whom_how_much() -> None:

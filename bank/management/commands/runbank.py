@@ -18,7 +18,7 @@ from django.db import DatabaseError
 from django.db.backends.signals import connection_created
 
 from bank.committer import GroupCommitter
-from bank.conf import bank_settings, check_relay_url
+from bank.conf import bank_settings
 from bank.database_faults import first_words
 from bank.database_threads import DatabaseThreads
 from bank.enrolled import EnrolledKeys
@@ -32,6 +32,7 @@ from bank.statements import keep_plans
 from clients.errors import ClientError, RegistrationRefusedError, RelayUnreachableError
 from clients.event_loop import run as run_loop
 from clients.service import IncomingRequest, ServiceClient
+from protocol.addresses import check_relay_url
 from protocol.keys import format_fingerprint
 
 READER_THREADS: Final = 2
