@@ -7,9 +7,10 @@ TOOLS := $(VENV)/.tools
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
 # Folders whose behaviour depends on the database: they run a second time, on PostgreSQL.
 DATABASE_TESTS := $(wildcard $(addprefix tests/,harness bank relay integration attacks races faults))
-# Each of the workers has databases and servers of its own; a file's tests stay together.
+# Each of the workers has databases and servers of its own; a file's tests stay together, and
+# `tests/conftest.py` says which come first.
 WORKERS ?= 2
-PYTEST := $(PY) -m pytest -n $(WORKERS) --dist loadfile
+PYTEST := $(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 # Many tests are about real processes and time-outs, and workers compete for two cores: what failed
 # is run once more by itself, and is a failure if it fails again.
 ALONE := $(PY) -m pytest --last-failed --last-failed-no-failures none

@@ -6,6 +6,7 @@ that can't be started is an error; nothing is skipped.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -21,10 +22,21 @@ FLUSHING_FIXTURES = {
     "django_db_reset_sequences",
     "django_db_serialized_rollback",
 }
+SLOW_FOLDERS = ("faults", "bankproject", "integration", "attacks")
+"""Those whose tests start processes: run first, so that no worker has one left at the end."""
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C mean something in what tests start, though they may run in the background.
+
+    A shell starts what it puts there with SIGINT ignored, and all that starts from it inherits it.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Refuse tests that Django would clean up after by emptying the ledger's tables."""
+    """Put slow tests first; refuse those after which Django would empty the ledger's tables."""
+    items.sort(key=lambda item: item.path.parent.name not in SLOW_FOLDERS)  # which is stable
     for item in items:
         mark = item.get_closest_marker("django_db")
         flushes = mark is not None and mark.kwargs.get("transaction", False)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -120,34 +120,31 @@ class PostgresqlStore:
 
     def make_template(self) -> None:
         """Migrate two new databases."""
-        for alias in ALIASES:
-            self._execute(sql.SQL("CREATE DATABASE {}").format(_name(TEMPLATE_NAME, alias)))
+        making = sql.SQL("CREATE DATABASE {}")
+        self._execute(making.format(_name(TEMPLATE_NAME, alias)) for alias in ALIASES)
         _migrate(self._pair(TEMPLATE_NAME))
 
     def copy(self, name: str) -> TestDatabases:
-        """Let the server copy its templates."""
-        for alias in ALIASES:
-            self._execute(
-                sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
-                    _name(name, alias), _name(TEMPLATE_NAME, alias)
-                )
-            )
+        """Let the server copy its templates, file by file: twice as quick as page by page."""
+        copying = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY FILE_COPY")
+        self._execute(
+            copying.format(_name(name, alias), _name(TEMPLATE_NAME, alias)) for alias in ALIASES
+        )
         return self._pair(name)
 
     def drop(self, name: str) -> None:
         """Drop both, and end the connections that processes of the test may have left."""
-        for alias in ALIASES:
-            self._execute(
-                sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(_name(name, alias))
-            )
+        dropping = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)")
+        self._execute(dropping.format(_name(name, alias)) for alias in ALIASES)
 
     def _pair(self, name: str) -> TestDatabases:
         urls = {alias: self._server.url(f"{name}_{alias}") for alias in ALIASES}
         return TestDatabases("postgresql", urls["default"], urls["relay"], self._folder)
 
-    def _execute(self, statement: sql.Composed) -> None:
+    def _execute(self, statements: Iterable[sql.Composed]) -> None:
         with psycopg.connect(self._server.url(), autocommit=True) as connection:
-            connection.execute(statement)
+            for statement in statements:
+                connection.execute(statement)
 
 
 class DatabaseFactory:

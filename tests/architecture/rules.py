@@ -40,7 +40,7 @@ INPUT_AND_OUTPUT: Final = (
     "tempfile",
     "threading",
     "time",
-    "urllib",
+    "urllib.request",
 )
 
 Rule = Callable[[Path, Import], bool]

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from pytest_django.plugin import DjangoDbBlocker
 
 from tests.databases import DatabaseFactory, TestDatabases
 from tests.integration.chain import Chain, running_chain
-from tests.integration.processes import RunningServer, Start, servers
+from tests.integration.processes import RunningServer, servers, start
 from tests.integration.shared_relay import forget_clients
+
+__all__ = ["start"]
 
 
 @pytest.fixture(scope="module")
@@ -37,13 +38,6 @@ def relay_server(_module_server: RunningServer) -> RunningServer:
     """A running server whose relay knows nobody; the tests of a module share the process."""
     forget_clients(_module_server)
     return _module_server
-
-
-@pytest.fixture
-def start(fresh_databases: TestDatabases, tmp_path: Path) -> Iterator[Start]:
-    """Start servers on this test's databases: `start(kind=, relay=, extra=)`."""
-    with servers(fresh_databases.environment, tmp_path) as starter:
-        yield starter
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final, Literal
 
+import pytest
+
+from tests.databases import TestDatabases
 from tests.servers import LOOPBACK, free_port
 
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
@@ -154,6 +157,13 @@ def servers(environment: Mapping[str, str], folder: Path) -> Iterator[Start]:
             return server
 
         yield start
+
+
+@pytest.fixture
+def start(fresh_databases: TestDatabases, tmp_path: Path) -> Iterator[Start]:
+    """Start servers on this test's databases: `start(kind=, relay=, extra=)`."""
+    with servers(fresh_databases.environment, tmp_path) as starter:
+        yield starter
 
 
 def _command(kind: Kind, port: int) -> list[str]:
