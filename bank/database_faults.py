@@ -23,6 +23,8 @@ class Fault(StrEnum):
 
 # PostgreSQL's SQLSTATEs: serialization failure, deadlock, unique violation, lock not available.
 _CONTENDED_STATES: Final = frozenset({"40001", "40P01", "23505", "55P03"})
+# PostgreSQL has ended a connection whose process said nothing in the middle of a transaction.
+_DISCONNECTED_STATES: Final = frozenset({"25P03"})
 # SQLite's primary result codes: busy, locked.
 _CONTENDED_SQLITE: Final = frozenset({5, 6})
 _SQLITE_CONSTRAINT_UNIQUE: Final = frozenset({2067, 1555})
@@ -37,6 +39,8 @@ def fault_of(error: Exception) -> Fault:
     state = getattr(cause, "sqlstate", None)
     if state in _CONTENDED_STATES:
         return Fault.CONTENDED
+    if state in _DISCONNECTED_STATES:
+        return Fault.DISCONNECTED
     code = getattr(cause, "sqlite_errorcode", None)
     if code is not None:
         if code & 0xFF in _CONTENDED_SQLITE or code in _SQLITE_CONSTRAINT_UNIQUE:

@@ -15,6 +15,10 @@ DATABASE_SCHEMES: Final = ("sqlite", "postgresql")
 SQLITE_ENGINE: Final = "django.db.backends.sqlite3"
 SQLITE_BUSY_SECONDS: Final = 20
 POSTGRESQL_CONNECT_SECONDS: Final = 5
+POSTGRESQL_SILENCE_SECONDS: Final = 30
+"""How long a process may say nothing in the middle of a transaction. One that was stopped there, or
+whose computer is gone, would otherwise hold its locks for ever, and whoever needs them would wait
+as long; what it had not committed is undone, and done again when it goes on."""
 
 _environment = environ.Env()
 
@@ -124,7 +128,10 @@ def sqlite_database(path: Path | str) -> dict[str, Any]:
 def database_from_url(name: str, url: str) -> dict[str, Any]:
     """Return Django's settings of the database at `url` (`sqlite:///file` or `postgresql://…`).
 
-    `name` is the variable that an error shall name.
+    What stands behind a question mark in it are options of libpq; they replace those that are set
+    here.
+
+    :param name: the variable that an error shall name.
     """
     if url.partition("://")[0] not in DATABASE_SCHEMES:
         schemes = " or ".join(DATABASE_SCHEMES)
@@ -135,8 +142,11 @@ def database_from_url(name: str, url: str) -> dict[str, Any]:
         raise ImproperlyConfigured(f"{PREFIX}{name} is no database URL.") from error
     if parsed["ENGINE"] == SQLITE_ENGINE:
         return sqlite_database(parsed["NAME"])
-    options = {"connect_timeout": POSTGRESQL_CONNECT_SECONDS, **parsed.get("OPTIONS", {})}
-    return {**parsed, "OPTIONS": options}
+    options = {
+        "connect_timeout": POSTGRESQL_CONNECT_SECONDS,
+        "options": f"-c idle_in_transaction_session_timeout={POSTGRESQL_SILENCE_SECONDS}s",
+    }
+    return {**parsed, "OPTIONS": options | parsed.get("OPTIONS", {})}
 
 
 def required_database(name: str, meaning: str) -> dict[str, Any]:

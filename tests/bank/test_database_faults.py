@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from django.db import DataError, IntegrityError, InterfaceError, OperationalError
+from django.db import (
+    DataError,
+    IntegrityError,
+    InterfaceError,
+    InternalError,
+    OperationalError,
+)
 
 from bank.database_faults import Fault, fault_of, first_words
 
@@ -26,6 +32,8 @@ def failure(kind: type[Exception], words: str = "", **facts: object) -> Exceptio
         (failure(IntegrityError, sqlstate="23001"), Fault.POISONED),
         (failure(DataError, sqlstate="22003"), Fault.POISONED),
         (failure(OperationalError, sqlstate="57P01"), Fault.DISCONNECTED),
+        (failure(InternalError, sqlstate="25P03"), Fault.DISCONNECTED),
+        (failure(InternalError, sqlstate="25P02"), Fault.POISONED),
         (failure(OperationalError, sqlstate=None), Fault.DISCONNECTED),
         (InterfaceError("closed"), Fault.DISCONNECTED),
         (failure(OperationalError, "database is locked", sqlite_errorcode=5), Fault.CONTENDED),
