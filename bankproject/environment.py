@@ -144,6 +144,11 @@ def database_from_url(name: str, url: str) -> dict[str, Any]:
         return sqlite_database(parsed["NAME"])
     options = {
         "connect_timeout": POSTGRESQL_CONNECT_SECONDS,
+        # A server that is gone without a word is noticed as soon; by default that takes two hours.
+        "keepalives_idle": POSTGRESQL_SILENCE_SECONDS // 3,
+        "keepalives_interval": POSTGRESQL_SILENCE_SECONDS // 6,
+        "keepalives_count": 4,
+        "tcp_user_timeout": POSTGRESQL_SILENCE_SECONDS * 1_000,
         "options": f"-c idle_in_transaction_session_timeout={POSTGRESQL_SILENCE_SECONDS}s",
     }
     return {**parsed, "OPTIONS": options | parsed.get("OPTIONS", {})}

@@ -19,7 +19,7 @@ from urllib.parse import quote
 import psycopg
 import pytest
 from django.core.management import call_command
-from django.db import connection
+from django.db import connection, connections
 
 from bank.models import Order
 from bank.verification.problems import Problem
@@ -105,10 +105,10 @@ def test_the_locks_of_a_stopped_bank_do_not_outlive_it(scene: Scene) -> None:
         async with ada(scene.installation) as session:
             first = await scene.stop_while_it_books(session, stopped)
             other = await asyncio.to_thread(scene.installation.start_bank, "other")
-            result = await session.customer.submit(SECOND)
-            assert result.state is OrderState.ACCEPTED
+            second = asyncio.create_task(session.customer.submit(SECOND))
+            results = await asyncio.gather(first, second)
+            assert {result.state for result in results} == {OrderState.ACCEPTED}
             stopped.process.send_signal(signal.SIGCONT)
-            assert (await first).state is OrderState.ACCEPTED
             await asyncio.to_thread(assert_both_are_booked_once, scene, stopped, other)
 
     asyncio.run(asyncio.wait_for(order(), SECONDS))
@@ -134,9 +134,14 @@ def test_control_without_that_everybody_waits_until_it_goes_on(scene: Scene) -> 
     asyncio.run(asyncio.wait_for(order(), SECONDS))
 
 
-def test_every_connection_has_the_bound(postgres_databases: TestDatabases) -> None:
-    for settings in postgres_databases.settings().values():
-        assert settings["OPTIONS"]["options"] == "-c idle_in_transaction_session_timeout=30s"
+def test_every_connection_has_the_bounds(postgres_databases: TestDatabases) -> None:
+    for alias in postgres_databases.settings():
+        connections[alias].ensure_connection()
+        given = connections[alias].connection.info.get_parameters()
+        assert given["options"] == "-c idle_in_transaction_session_timeout=30s"
+        # 10 s until the first question, four of them: 30 s until a lost server is noticed.
+        assert (given["keepalives_idle"], given["keepalives_interval"]) == ("10", "5")
+        assert (given["keepalives_count"], given["tcp_user_timeout"]) == ("4", "30000")
 
 
 def test_a_verification_may_wait_for_whoever_reads_it(
