@@ -39,6 +39,7 @@ def logging_settings(*, as_json: bool, level: str) -> dict[str, Any]:
             }
         },
         "filters": {
+            "in_one_line": {"()": logged_errors.InOneLine},
             "of_peers": {"()": peer_lines.OfPeers},
             "without_traceback": {"()": peer_lines.WithoutTraceback},
         },
@@ -52,6 +53,7 @@ def logging_settings(*, as_json: bool, level: str) -> dict[str, Any]:
             "django.request": {"level": "ERROR"},
             "django.security.DisallowedHost": {"filters": ["without_traceback"]},
             "uvicorn.error": {"filters": ["of_peers"]},
+            "channels_redis.pubsub": {"filters": ["in_one_line"]},
         },
     }
 

@@ -8,6 +8,7 @@ where that consists of names of the schema, the table, the column and the constr
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import textwrap
 import traceback
@@ -19,7 +20,7 @@ import psycopg
 from django.db import Error as DjangoDatabaseError
 from structlog.typing import EventDict, WrappedLogger
 
-__all__ = ["cut_details", "format_exception"]
+__all__ = ["InOneLine", "cut_details", "format_exception"]
 
 ExceptionInfo = tuple[type[BaseException], BaseException, TracebackType | None]
 
@@ -53,6 +54,21 @@ def cut_details(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDi
         elif isinstance(value, str) and key != "exception":
             event[key] = _without_detail(value)
     return event
+
+
+class InOneLine(logging.Filter):
+    """Tells the error itself in the place of its traceback.
+
+    For a library that tells every second that a server is away: where that happened is no news.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return that the line is written."""
+        error = record.exc_info[1] if record.exc_info else None
+        if error is not None:
+            words = f"{record.getMessage().rstrip(':')}: {_last_line(error)}"
+            record.msg, record.args, record.exc_info = words, (), None
+        return True
 
 
 def _lines(error: BaseException, seen: set[int]) -> Iterator[str]:

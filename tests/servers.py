@@ -59,11 +59,15 @@ class ServerProcess:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(
-        self, command: Callable[[int], Sequence[str | Path]], is_ready: Callable[[], bool]
+        self,
+        command: Callable[[int], Sequence[str | Path]],
+        is_ready: Callable[[], bool],
+        *,
+        port: int | None = None,
     ) -> None:
-        """Start `command(port)`; on a port that was taken meanwhile, try another one."""
+        """Start `command(port)`; without one, on a free port, or another if that was taken."""
         for _ in range(START_ATTEMPTS_MAX):
-            self.port = free_port()
+            self.port = free_port() if port is None else port
             with self.log.open("ab") as log:
                 self._process = subprocess.Popen(
                     [str(part) for part in command(self.port)],
@@ -90,6 +94,12 @@ class ServerProcess:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+    def kill(self) -> None:
+        """End the process as a crash would."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
 
     def _wait_until(self, is_ready: Callable[[], bool]) -> bool:
         assert self._process is not None
@@ -274,6 +284,16 @@ class RedisServer:
             self._process.stop()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
+
+    def kill(self) -> None:
+        """End it as a crash would; what it knew is gone."""
+        assert self._process is not None
+        self._process.kill()
+
+    def start_again(self) -> None:
+        """Start it after a crash where it was before."""
+        assert self._process is not None
+        self._process.start(_redis_command, self._is_ready, port=self._process.port)
 
     @property
     def url(self) -> str:

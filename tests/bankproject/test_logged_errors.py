@@ -183,3 +183,17 @@ def test_other_errors_are_written_as_python_writes_them(action: Callable[[], Non
     expected = "".join(traceback.format_exception(caught.value)).rstrip("\n")
     info = (caught.type, caught.value, caught.tb)
     assert logged_errors.format_exception(info) == expected
+
+
+def test_a_library_that_goes_on_complaining_does_so_in_one_line(log: Log) -> None:
+    log.handler.addFilter(logged_errors.InOneLine())
+    try:
+        raise ConnectionError(f"no connection\nDETAIL: {SECRET}")
+    except ConnectionError:
+        logging.getLogger(NAME).exception("Unexpected exception while %s:", "waiting")
+    logging.getLogger(NAME).error("no exception")
+    first, second = log.text.splitlines()
+    assert "Unexpected exception while waiting: ConnectionError: no connection" in first
+    assert "error" in first
+    assert SECRET not in first
+    assert "no exception" in second

@@ -18,6 +18,7 @@ from tests.databases import TestDatabases
 from tests.integration.processes import RunningServer, Start, servers
 from tests.integration.shared_relay import forget_clients
 from tests.relay.peer import Peer, dial, identity, join
+from tests.servers import RedisServer
 
 BOUNDS: dict[str, Any] = {
     "SWEEP_SECONDS": 0.5,
@@ -239,6 +240,28 @@ async def test_the_processes_leave_nothing_behind(begin: Callable[..., RunningSe
             server.wait()
     assert await Connection.objects.acount() == 0
     assert await Worker.objects.acount() == 0
+
+
+async def test_redis_may_be_killed_and_come_back(start: Start) -> None:
+    with RedisServer() as redis:
+        extra = {"TELLERWIRE_REDIS_URL": redis.url}
+        left, right = start(relay=BOUNDS, extra=extra), start(relay=BOUNDS, extra=extra)
+        async with (
+            await join(left.relay_url, identity("ada")) as ada,
+            await join(right.relay_url, identity("ben")) as ben,
+        ):
+            await know_each_other(ada, ben)
+            redis.kill()
+            sent = [await ada.post("ben") for _ in range(20)]
+            assert [(await ben.take()).id for _ in sent] == sent
+            while {(await ada.status()).id for _ in sent} != set(sent):
+                pass  # `queued` came before `delivered`
+            redis.start_again()
+            # Nothing waits in a mailbox where the time to live is zero: this goes over Redis.
+            await asyncio.wait_for(know_each_other(ada, ben), WAIT_SECONDS)
+        for server in (left, right):
+            assert server.is_alive
+            assert "Traceback" not in server.text()
 
 
 async def test_without_redis_the_mailbox_still_connects_them(start: Start) -> None:
