@@ -9,7 +9,7 @@ PIP := $(PY) -m pip --disable-pip-version-check --quiet
 DATABASE_TESTS := $(wildcard $(addprefix tests/,harness bank relay integration attacks races faults))
 # Each of the workers has databases and servers of its own; a file's tests stay together, and
 # `tests/conftest.py` says which come first.
-WORKERS ?= 2
+WORKERS ?= 3
 PYTEST := $(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 # Many tests are about real processes and time-outs, and workers compete for two cores: what failed
 # is run once more by itself, and is a failure if it fails again.

@@ -128,13 +128,13 @@ def keep_plans(connection: BaseDatabaseWrapper, **_: object) -> None:
     A process that books all day connects this to ``connection_created``. Left to itself PostgreSQL
     takes a plan for the lists at hand to be cheaper than one for any lists, and plans five joins
     anew for every batch, which takes several times as long as running them. And a plan that was
-    made while a table was short would go on reading all of it when it is long, by itself or to join
-    it.
+    made while a table was short would go on reading all of it when it is long, by itself, to join
+    it, or to keep a copy of it for that.
     """
     if connection.vendor == "postgresql" and connection.alias == DEFAULT_DB_ALIAS:
         with connection.cursor() as cursor:
             cursor.execute("SET plan_cache_mode = force_generic_plan")
-            for costly in ("seqscan", "hashjoin", "mergejoin"):
+            for costly in ("seqscan", "hashjoin", "mergejoin", "material"):
                 cursor.execute(f"SET enable_{costly} = off")
 
 

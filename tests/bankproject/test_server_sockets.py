@@ -6,13 +6,16 @@ Nothing here depends on a database, so it is not repeated on the other one.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 
 import pytest
+from pytest_django.plugin import DjangoDbBlocker
 from websockets.frames import Frame, Opcode
 
 from protocol.frames import Role
 from protocol.limits import FRAME_BYTES_MAX
-from tests.integration.processes import Start, start
+from tests.databases import DatabaseFactory
+from tests.integration.processes import RunningServer, Start, servers, start
 from tests.relay.peer import Peer, Socket, dial, identity, join
 from tests.relay.stalling import read_again, stop_reading, transport_of, until
 
@@ -21,6 +24,29 @@ __all__ = ["start"]
 MEBIBYTE = 2**20
 PING_PAYLOAD = bytes(125)
 PINGS_AT_ONCE = 500
+
+
+@pytest.fixture(scope="module")
+def server(
+    _session_factory: DatabaseFactory,
+    django_db_blocker: DjangoDbBlocker,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[RunningServer]:
+    """A server that the tests of this module share, where they only break connections of theirs."""
+    with (
+        django_db_blocker.unblock(),
+        _session_factory.fresh() as databases,
+        servers(databases.environment, tmp_path_factory.mktemp("server")) as starter,
+    ):
+        yield starter()
+
+
+async def settled(server: RunningServer) -> str:
+    """Return a server's log once it has written all that it has to say about earlier tests."""
+    text = ""
+    while text != (text := server.text()):
+        await asyncio.sleep(0.2)
+    return text
 
 
 async def flood(peer: Peer, count: int, payload: bytes = PING_PAYLOAD) -> None:
@@ -56,13 +82,12 @@ async def test_pings_of_a_peer_that_reads_nothing_fill_no_memory(
         await asyncio.wait_for(await flooding.wire.connection.ping(), 15)
 
 
-async def test_who_reads_the_answers_to_his_pings_gets_all_of_them(start: Start) -> None:
-    server = start()
-    async with await join(server.relay_url, identity("ada")) as ada:
-        assert isinstance(ada.wire, Socket)
-        pongs = [await ada.wire.connection.ping() for _ in range(2_000)]
+async def test_who_reads_the_answers_to_his_pings_gets_all_of_them(server: RunningServer) -> None:
+    async with await join(server.relay_url, identity("asking")) as asking:
+        assert isinstance(asking.wire, Socket)
+        pongs = [await asking.wire.connection.ping() for _ in range(2_000)]
         await asyncio.wait_for(asyncio.gather(*pongs), 15)
-        await ada.still_works()
+        await asking.still_works()
 
 
 async def test_pings_without_end_are_too_slow_a_consumer_where_uvicorn_is_as_it_comes(
@@ -81,18 +106,16 @@ async def test_pings_without_end_are_too_slow_a_consumer_where_uvicorn_is_as_it_
         await ada.still_works()
 
 
-async def test_fragments_without_end_are_refused(start: Start) -> None:
-    server = start()
-    async with await join(server.relay_url, identity("ada")) as ada:
+async def test_fragments_without_end_are_refused(server: RunningServer) -> None:
+    async with await join(server.relay_url, identity("endless")) as endless:
         empty = Frame(Opcode.CONT, b"", fin=False).serialize(mask=True)
         first = Frame(Opcode.TEXT, b"", fin=False).serialize(mask=True)
-        transport_of(ada).write(first + empty * 5_000)
-        assert await ada.wire.closed() == (1008, "too many fragments")
+        transport_of(endless).write(first + empty * 5_000)
+        assert await endless.wire.closed() == (1008, "too many fragments")
     assert "Traceback" not in server.text()
 
 
-async def test_a_refused_handshake_leaves_the_process_alone(start: Start) -> None:
-    server = start()
+async def test_a_refused_handshake_leaves_the_process_alone(server: RunningServer) -> None:
     for _ in range(20):
         peer = await dial(server.relay_url)
         await peer.wire.send("{")
@@ -114,10 +137,9 @@ async def test_a_refused_handshake_leaves_the_process_alone(start: Start) -> Non
     ids=["not UTF-8", "not masked", "no opcode", "too long", "too long a ping"],
 )
 async def test_a_peer_that_breaks_the_protocol_writes_nothing_into_the_log(
-    start: Start, broken: bytes, code: int
+    server: RunningServer, broken: bytes, code: int
 ) -> None:
-    server = start()
-    before = server.text()
+    before = await settled(server)
     for _ in range(3):
         async with await dial(server.relay_url) as peer:
             transport_of(peer).write(broken)
@@ -125,9 +147,8 @@ async def test_a_peer_that_breaks_the_protocol_writes_nothing_into_the_log(
     assert server.text() == before
 
 
-async def test_what_is_no_request_writes_nothing_into_the_log(start: Start) -> None:
-    server = start()
-    before = server.text()
+async def test_what_is_no_request_writes_nothing_into_the_log(server: RunningServer) -> None:
+    before = await settled(server)
     for request in (b"\x16\x03\x01 no HTTP\r\n\r\n", b"GET /nothing HTTP/1.1\r\n\r\n", b"GET / HT"):
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
         writer.write(request)

@@ -114,11 +114,18 @@ def start_server(
 ) -> RunningServer:
     """Start a server and return once it answers.
 
+    It plays the relay alone, as in a deployment, unless its environment names other roles.
+
     :param environment: added to this process's; see ``fresh_databases.environment``.
     :param folder: where its log is written.
     :param relay: settings of the relay that take the place of the usual ones.
     """
-    variables = {**os.environ, **environment, "PYTHONPATH": str(ROOT)}
+    variables = {
+        **os.environ,
+        "TELLERWIRE_ROLES": "relay",
+        **environment,
+        "PYTHONPATH": str(ROOT),
+    }
     if relay is not None:
         variables["DJANGO_SETTINGS_MODULE"] = RELAY_SETTINGS_MODULE
         variables["TELLERWIRE_TEST_RELAY"] = json.dumps(relay)

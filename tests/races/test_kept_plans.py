@@ -54,19 +54,44 @@ def test_control_left_to_itself_postgresql_plans_for_the_values_at_hand(bank: Sm
     assert any(custom for _, custom in plans_made(bank))
 
 
-def test_a_plan_that_was_made_for_a_short_table_reads_by_index(bank: SmallBank) -> None:
-    keep_plans(connection)
-    book_batches(bank)
+def kept_plan(beginning: str) -> str:
+    """Return the plan that this connection keeps of a statement."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT name FROM pg_prepared_statements WHERE statement LIKE %s",
-            ["SELECT %evidence_hash%"],
+            "SELECT name, cardinality(parameter_types) FROM pg_prepared_statements "
+            "WHERE statement LIKE %s",
+            [beginning],
         )
-        ((name,),) = cursor.fetchall()
-        cursor.execute(f"EXPLAIN EXECUTE {name}('{{}}')")
-        plan = "\n".join(line for (line,) in cursor.fetchall())
+        ((name, parameters),) = cursor.fetchall()
+        values = ", ".join(["NULL"] * parameters)
+        cursor.execute(f"EXPLAIN EXECUTE {name}({values})")
+        return "\n".join(line for (line,) in cursor.fetchall())
+
+
+@pytest.mark.parametrize(
+    "beginning",
+    ["SELECT %evidence_hash%", "(SELECT %key_in_force%", "SELECT %FOR NO KEY UPDATE%"],
+    ids=["orders", "keys and permissions", "accounts"],
+)
+def test_a_plan_that_was_made_for_a_short_table_reads_by_index(
+    bank: SmallBank, beginning: str
+) -> None:
+    keep_plans(connection)
+    book_batches(bank)
+    plan = kept_plan(beginning)
     assert "Index Scan" in plan
     assert "Seq Scan" not in plan
+    assert "Materialize" not in plan
+    # Whatever is read by an index is looked for there, and not read from one end to the other.
+    scans = [part for part in plan.split("->") if "Index" in part and "Scan" in part]
+    assert [scan for scan in scans if "Index Cond" not in scan] == []
+
+
+def test_control_left_to_itself_postgresql_reads_all_of_a_short_table(bank: SmallBank) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SET plan_cache_mode = force_generic_plan")
+    book_batches(bank)
+    assert "Materialize" in kept_plan("(SELECT %key_in_force%")
 
 
 def test_django_may_prepare_nothing_afterwards(bank: SmallBank) -> None:
