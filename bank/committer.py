@@ -1,7 +1,8 @@
 """Collects orders while one batch commits, and books what has come together in the next.
 
 Nobody waits when there is nothing to wait for: a single order is a batch of one. Under load the
-batches grow by themselves, because more orders arrive during each commit.
+batches grow by themselves, because more orders arrive during each commit. Who has several to give
+puts them in one by one, and wakes the thread once (:mod:`bank.handover`).
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ class GroupCommitter:
         self._queue_orders_max = queue_orders_max
         self._using = using
         self._waiting: deque[tuple[IncomingOrder, Future[OrderOutcome]]] = deque()
+        self._released = 0  # how many of those that wait the thread may take
         self._changed = threading.Condition()
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="group-committer", daemon=True)
@@ -59,18 +61,30 @@ class GroupCommitter:
         :raises BankError: ``busy`` where too many orders wait, or the bank is about to stop; the
             order was not taken.
         """
+        future = self.put(incoming)
+        self.wake()
+        return future
+
+    def put(self, incoming: IncomingOrder) -> Future[OrderOutcome]:
+        """Queue an order as :meth:`submit` does, but book nothing before :meth:`wake`."""
         future: Future[OrderOutcome] = Future()
         with self._changed:
             if self._closing or len(self._waiting) >= self._queue_orders_max:
                 raise BankError(Code.BUSY, "too many orders wait at the bank", RETRY_AFTER_MS)
             self._waiting.append((incoming, future))
-            self._changed.notify()
         return future
+
+    def wake(self) -> None:
+        """Let all orders be booked that wait now."""
+        with self._changed:
+            self._released = len(self._waiting)
+            self._changed.notify()
 
     def close(self) -> None:
         """Book what waits, then end; returns when that is done."""
         with self._changed:
             self._closing = True
+            self._released = len(self._waiting)
             self._changed.notify()
         self._thread.join()
 
@@ -86,8 +100,9 @@ class GroupCommitter:
     def _next(self) -> list[tuple[IncomingOrder, Future[OrderOutcome]]]:
         """Wait for orders and take a batch of them; an empty one means that it is over."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._closing)
-            count = min(len(self._waiting), self._batch_orders_max)
+            self._changed.wait_for(lambda: self._released or self._closing)
+            count = min(self._released, self._batch_orders_max)
+            self._released -= count
             return [self._waiting.popleft() for _ in range(count)]
 
     def _commit(self, batch: list[tuple[IncomingOrder, Future[OrderOutcome]]]) -> None:

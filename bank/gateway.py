@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 import structlog
-from django.db import DatabaseError
+from django.db import DatabaseError, connections
 
 from bank.committer import RETRY_AFTER_MS, GroupCommitter
 from bank.database_threads import DatabaseThreads
@@ -109,7 +109,9 @@ class Gateway:
         self._enrolled = enrolled
         self._clock = clock
         self._using = using
-        self._handover: Handover[OrderOutcome] = Handover()
+        self._handover: Handover[OrderOutcome] = Handover(
+            committer.wake, at_once=connections[using].vendor != "sqlite"
+        )
 
     async def answer(self, request: SealedRequest) -> bytes | None:
         """Return the body of the reply, or ``None`` where nothing may be said.
@@ -236,7 +238,7 @@ class Gateway:
         incoming = IncomingOrder.from_message(
             signer.person_id, signer.identity_key, opened.signed, opened.inner
         )
-        return await self._handover.wait(self._committer.submit(incoming))
+        return await self._handover.wait(self._committer.put(incoming))
 
     async def _query(self, signer: _Signer, opened: Opened) -> Answer:
         query = decode_query(bytes(opened.inner.content))

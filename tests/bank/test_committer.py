@@ -68,6 +68,30 @@ def test_what_arrives_during_a_commit_shares_the_next_one(
     assert book.batches == [[0], [1, 2, 3], [4, 5]]
 
 
+def test_what_is_put_in_is_booked_when_the_thread_is_woken(
+    make: Callable[..., GroupCommitter],
+) -> None:
+    book = HeldBook()
+    book.go_on.set()
+    committer = make(book)
+    futures = [committer.put(an_order(number)) for number in range(3)]
+    assert not book.entered.wait(0.2)
+    committer.wake()
+    assert [future.result(SECONDS).detail for future in futures] == ["0", "1", "2"]
+    assert book.batches == [[0, 1, 2]]
+
+
+def test_closing_books_what_was_put_in(make: Callable[..., GroupCommitter]) -> None:
+    book = HeldBook()
+    book.go_on.set()
+    committer = make(book)
+    future = committer.put(an_order(5))
+    committer.close()
+    assert future.result(SECONDS).detail == "5"
+    with pytest.raises(BankError, match="busy"):
+        committer.put(an_order(6))
+
+
 def test_a_full_queue_answers_busy_and_takes_nothing(make: Callable[..., GroupCommitter]) -> None:
     book = HeldBook()
     committer = make(book, queue=2)

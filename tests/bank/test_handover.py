@@ -8,7 +8,7 @@ from concurrent.futures import Future
 
 import pytest
 
-from bank.handover import Handover
+from bank.handover import HELD_BACK_MAX, Handover
 
 SECONDS = 10
 
@@ -25,7 +25,7 @@ def completed(values: list[Future[int]]) -> threading.Thread:
 
 
 async def test_outcomes_arrive_each_at_its_own_waiter() -> None:
-    handover: Handover[int] = Handover()
+    handover: Handover[int] = Handover(lambda: None, at_once=True)
     for _ in range(20):
         futures: list[Future[int]] = [Future() for _ in range(200)]
         waiting = [asyncio.create_task(handover.wait(future)) for future in futures]
@@ -37,7 +37,7 @@ async def test_outcomes_arrive_each_at_its_own_waiter() -> None:
 
 async def test_a_batch_wakes_the_loop_once(monkeypatch: pytest.MonkeyPatch) -> None:
     loop = asyncio.get_running_loop()
-    handover: Handover[int] = Handover()
+    handover: Handover[int] = Handover(lambda: None, at_once=True)
     futures: list[Future[int]] = [Future() for _ in range(100)]
     waiting = [asyncio.create_task(handover.wait(future)) for future in futures]
     await asyncio.sleep(0)
@@ -55,7 +55,7 @@ async def test_a_batch_wakes_the_loop_once(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 async def test_errors_arrive_too() -> None:
-    handover: Handover[int] = Handover()
+    handover: Handover[int] = Handover(lambda: None, at_once=True)
     future: Future[int] = Future()
     waiting = asyncio.create_task(handover.wait(future))
     await asyncio.sleep(0)
@@ -65,7 +65,7 @@ async def test_errors_arrive_too() -> None:
 
 
 async def test_who_stops_waiting_gives_up_what_nobody_has_begun() -> None:
-    handover: Handover[int] = Handover()
+    handover: Handover[int] = Handover(lambda: None, at_once=True)
     future: Future[int] = Future()
     waiting = asyncio.create_task(handover.wait(future))
     await asyncio.sleep(0)
@@ -78,5 +78,36 @@ async def test_who_stops_waiting_gives_up_what_nobody_has_begun() -> None:
 async def test_what_was_complete_before_is_there_at_once() -> None:
     future: Future[int] = Future()
     future.set_result(7)
-    handover: Handover[int] = Handover()
+    handover: Handover[int] = Handover(lambda: None, at_once=True)
     assert await asyncio.wait_for(handover.wait(future), SECONDS) == 7
+
+
+async def woken_for(count: int, *, at_once: bool) -> list[int]:
+    """Return how many futures there were at each time when the thread was woken."""
+    begun: list[Future[int]] = []
+    wakes: list[int] = []
+    handover: Handover[int] = Handover(lambda: wakes.append(len(begun)), at_once=at_once)
+
+    async def wait() -> int:
+        future: Future[int] = Future()
+        future.set_result(len(begun))
+        begun.append(future)
+        return await handover.wait(future)
+
+    await asyncio.wait_for(asyncio.gather(*(wait() for _ in range(count))), SECONDS)
+    return wakes
+
+
+async def test_the_thread_is_woken_once_for_what_one_turn_of_the_loop_brings() -> None:
+    assert await woken_for(1, at_once=False) == [1]
+    assert await woken_for(10, at_once=False) == [10]
+
+
+async def test_the_thread_is_not_kept_waiting_for_a_long_turn() -> None:
+    wakes = await woken_for(3 * HELD_BACK_MAX, at_once=False)
+    assert wakes[:2] == [HELD_BACK_MAX, 2 * HELD_BACK_MAX]
+    assert wakes[-1] == 3 * HELD_BACK_MAX
+
+
+async def test_the_thread_is_woken_for_each_where_it_only_waits_itself() -> None:
+    assert await woken_for(3, at_once=True) == [1, 2, 3]
