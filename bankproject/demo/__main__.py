@@ -92,7 +92,7 @@ def _run(folder: Path, options: argparse.Namespace, console: Console) -> None:
 
 def _stay(place: setup.Installation, console: Console) -> None:
     person = f"{Path(sys.executable)} -m clients.person"
-    console.print(f"""
+    told = f"""
 Everything runs. Press Ctrl-C to stop it; its data in {place.folder} goes with it.
 
   Admin   {place.web}/admin/   user {setup.OPERATOR}, password {place.operator_password}
@@ -108,8 +108,10 @@ In another terminal, in this folder ({setup.HOME}):
   {person} listen --config {place.config("demo-ben")}
 
 Take a permission away from Ada in the admin (Employees), and try her next order.
-""")
+"""
+    # Who has read it may already want it to end.
     with contextlib.suppress(KeyboardInterrupt):
+        console.print(told)
         threading.Event().wait()
 
 

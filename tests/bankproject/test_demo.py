@@ -178,6 +178,14 @@ def test_it_stays_until_ctrl_c(terminal: dict[str, str]) -> None:
     assert_nothing_left(terminal)
 
 
+def test_what_stays_ends_in_order_when_it_is_terminated(terminal: dict[str, str]) -> None:
+    with running_demo(terminal, "--stay") as demo:
+        read_until(demo, "try her next order.")
+        demo.send_signal(signal.SIGTERM)
+        assert demo.wait(SECONDS_MAX) == 0, demo.stdout.read() if demo.stdout else ""
+    assert_nothing_left(terminal)
+
+
 def test_a_demo_that_is_terminated_leaves_nothing(terminal: dict[str, str]) -> None:
     with running_demo(terminal) as demo:
         read_until(demo, "The relay starts")
