@@ -32,7 +32,7 @@ logger = structlog.get_logger(__name__)
 
 
 class GroupCommitter:
-    """One thread that books; any thread may submit.
+    """One thread that books; any thread may put orders in.
 
     :param book: called in the committer's own thread, with its own database connection.
     :param batch_orders_max: how many orders share a transaction at the most.
@@ -53,20 +53,15 @@ class GroupCommitter:
         self._thread = threading.Thread(target=self._run, name="group-committer", daemon=True)
         self._thread.start()
 
-    def submit(self, incoming: IncomingOrder) -> Future[OrderOutcome]:
-        """Queue an order; the future has its outcome once that is committed.
+    def put(self, incoming: IncomingOrder) -> Future[OrderOutcome]:
+        """Queue an order, to be booked after the next :meth:`wake`.
 
-        The future raises ``LedgerError`` where the database failed.
+        The future has its outcome once that is committed, and raises ``LedgerError`` where the
+        database failed.
 
         :raises BankError: ``busy`` where too many orders wait, or the bank is about to stop; the
             order was not taken.
         """
-        future = self.put(incoming)
-        self.wake()
-        return future
-
-    def put(self, incoming: IncomingOrder) -> Future[OrderOutcome]:
-        """Queue an order as :meth:`submit` does, but book nothing before :meth:`wake`."""
         future: Future[OrderOutcome] = Future()
         with self._changed:
             if self._closing or len(self._waiting) >= self._queue_orders_max:

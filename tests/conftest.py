@@ -123,6 +123,15 @@ def fresh_databases(
     yield from _fresh(request, _session_factory, django_db_blocker)
 
 
+@pytest.fixture(scope="module")
+def module_databases(
+    _session_factory: DatabaseFactory, django_db_blocker: DjangoDbBlocker
+) -> Iterator[TestDatabases]:
+    """A pair of databases that the tests of one module share."""
+    with django_db_blocker.unblock(), _session_factory.fresh() as databases:
+        yield databases
+
+
 @pytest.fixture
 def postgres_databases(
     request: pytest.FixtureRequest,

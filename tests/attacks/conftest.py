@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from pytest_django.plugin import DjangoDbBlocker
 
 from clients.customer import BankPin
 from clients.retry import RetryPolicy
 from tests.attacks.middleman import Middleman
-from tests.databases import DatabaseFactory
+from tests.databases import TestDatabases
 from tests.integration.chain import Chain, running_chain
 from tests.integration.persons import PATIENT, Person, person
 from tests.integration.processes import start_server
@@ -60,24 +59,21 @@ class Stage:
 
 @pytest.fixture(scope="module")
 def stage(
-    _session_factory: DatabaseFactory,
-    django_db_blocker: DjangoDbBlocker,
-    tmp_path_factory: pytest.TempPathFactory,
+    module_databases: TestDatabases, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Stage]:
     folder = tmp_path_factory.mktemp("stage")
-    with django_db_blocker.unblock(), _session_factory.fresh() as databases:
-        relay = start_server(databases.environment, folder)
-        try:
-            with (
-                Middleman(relay.relay_url) as before_customers,
-                Middleman(relay.relay_url) as before_bank,
-                running_chain(
-                    databases, folder, relay=relay, bank_relay_url=before_bank.url
-                ) as chain,
-            ):
-                yield Stage(chain, before_customers, before_bank)
-        finally:
-            relay.stop()
+    relay = start_server(module_databases.environment, folder)
+    try:
+        with (
+            Middleman(relay.relay_url) as before_customers,
+            Middleman(relay.relay_url) as before_bank,
+            running_chain(
+                module_databases, folder, relay=relay, bank_relay_url=before_bank.url
+            ) as chain,
+        ):
+            yield Stage(chain, before_customers, before_bank)
+    finally:
+        relay.stop()
 
 
 @pytest.fixture

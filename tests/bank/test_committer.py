@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 
 import pytest
 
@@ -17,6 +18,12 @@ SECONDS = 10
 
 def an_order(number: int = 0) -> IncomingOrder:
     return IncomingOrder(number, "ada", b"", str(number), b"", b"", 0, None)
+
+
+def submit(committer: GroupCommitter, incoming: IncomingOrder) -> Future[OrderOutcome]:
+    future = committer.put(incoming)
+    committer.wake()
+    return future
 
 
 class HeldBook:
@@ -51,7 +58,7 @@ def make() -> Iterator[Callable[..., GroupCommitter]]:
 def test_a_single_order_is_a_batch_of_one(make: Callable[..., GroupCommitter]) -> None:
     book = HeldBook()
     book.go_on.set()
-    assert make(book).submit(an_order(7)).result(SECONDS).detail == "7"
+    assert submit(make(book), an_order(7)).result(SECONDS).detail == "7"
     assert book.batches == [[7]]
 
 
@@ -60,9 +67,9 @@ def test_what_arrives_during_a_commit_shares_the_next_one(
 ) -> None:
     book = HeldBook()
     committer = make(book, batch=3)
-    futures = [committer.submit(an_order(0))]
+    futures = [submit(committer, an_order(0))]
     assert book.entered.wait(SECONDS)
-    futures += [committer.submit(an_order(number)) for number in range(1, 6)]
+    futures += [submit(committer, an_order(number)) for number in range(1, 6)]
     book.go_on.set()
     assert [future.result(SECONDS).detail for future in futures] == list("012345")
     assert book.batches == [[0], [1, 2, 3], [4, 5]]
@@ -95,11 +102,11 @@ def test_closing_books_what_was_put_in(make: Callable[..., GroupCommitter]) -> N
 def test_a_full_queue_answers_busy_and_takes_nothing(make: Callable[..., GroupCommitter]) -> None:
     book = HeldBook()
     committer = make(book, queue=2)
-    futures = [committer.submit(an_order(0))]
+    futures = [submit(committer, an_order(0))]
     assert book.entered.wait(SECONDS)
-    futures += [committer.submit(an_order(number)) for number in (1, 2)]
+    futures += [submit(committer, an_order(number)) for number in (1, 2)]
     with pytest.raises(BankError) as caught:
-        committer.submit(an_order(3))
+        submit(committer, an_order(3))
     assert caught.value.code is Code.BUSY
     assert caught.value.retry_after_ms
     book.go_on.set()
@@ -119,8 +126,8 @@ def test_an_error_reaches_everybody_in_the_batch_and_the_committer_lives_on(
 
     committer = make(book)
     with pytest.raises(OutcomeUnknownError):
-        committer.submit(an_order()).result(SECONDS)
-    assert committer.submit(an_order()).result(SECONDS) == OrderOutcome(None)
+        submit(committer, an_order()).result(SECONDS)
+    assert submit(committer, an_order()).result(SECONDS) == OrderOutcome(None)
 
 
 def test_closing_books_what_waits_and_takes_nothing_more(
@@ -128,7 +135,7 @@ def test_closing_books_what_waits_and_takes_nothing_more(
 ) -> None:
     book = HeldBook()
     committer = make(book)
-    futures = [committer.submit(an_order(number)) for number in range(3)]
+    futures = [submit(committer, an_order(number)) for number in range(3)]
     closer = threading.Thread(target=committer.close)
     closer.start()
     book.go_on.set()
@@ -136,7 +143,7 @@ def test_closing_books_what_waits_and_takes_nothing_more(
     assert not closer.is_alive()
     assert [future.result(0).detail for future in futures] == list("012")
     with pytest.raises(BankError) as caught:
-        committer.submit(an_order())
+        submit(committer, an_order())
     assert caught.value.code is Code.BUSY
 
 
@@ -145,9 +152,9 @@ def test_an_order_that_is_given_up_while_it_waits_is_not_booked(
 ) -> None:
     book = HeldBook()
     committer = make(book)
-    first = committer.submit(an_order(0))
+    first = submit(committer, an_order(0))
     assert book.entered.wait(SECONDS)
-    given_up, kept = committer.submit(an_order(1)), committer.submit(an_order(2))
+    given_up, kept = submit(committer, an_order(1)), submit(committer, an_order(2))
     assert given_up.cancel()
     assert not first.cancel()
     book.go_on.set()

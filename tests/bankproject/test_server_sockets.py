@@ -9,12 +9,11 @@ import asyncio
 from collections.abc import Iterator
 
 import pytest
-from pytest_django.plugin import DjangoDbBlocker
 from websockets.frames import Frame, Opcode
 
 from protocol.frames import Role
 from protocol.limits import FRAME_BYTES_MAX
-from tests.databases import DatabaseFactory
+from tests.databases import TestDatabases
 from tests.integration.processes import RunningServer, Start, servers, start
 from tests.relay.peer import Peer, Socket, dial, identity, join
 from tests.relay.stalling import read_again, stop_reading, transport_of, until
@@ -28,16 +27,10 @@ PINGS_AT_ONCE = 500
 
 @pytest.fixture(scope="module")
 def server(
-    _session_factory: DatabaseFactory,
-    django_db_blocker: DjangoDbBlocker,
-    tmp_path_factory: pytest.TempPathFactory,
+    module_databases: TestDatabases, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[RunningServer]:
     """A server that the tests of this module share, where they only break connections of theirs."""
-    with (
-        django_db_blocker.unblock(),
-        _session_factory.fresh() as databases,
-        servers(databases.environment, tmp_path_factory.mktemp("server")) as starter,
-    ):
+    with servers(module_databases.environment, tmp_path_factory.mktemp("server")) as starter:
         yield starter()
 
 
@@ -74,7 +67,7 @@ async def test_pings_of_a_peer_that_reads_nothing_fill_no_memory(
             await flooding.register(identity("ben"))
         stop_reading(flooding)
         before = server.memory_bytes
-        await flood(flooding, 150_000)
+        await flood(flooding, 300_000)
         await ada.still_works()
         assert server.memory_bytes - before < 10 * MEBIBYTE
         read_again(flooding)
@@ -100,7 +93,7 @@ async def test_pings_without_end_are_too_slow_a_consumer_where_uvicorn_is_as_it_
     ):
         stop_reading(flooding)
         before, files = server.memory_bytes, server.open_files
-        await flood(flooding, 150_000)
+        await flood(flooding, 300_000)
         await until(lambda: server.open_files < files)
         assert server.memory_bytes - before < 20 * MEBIBYTE
         await ada.still_works()

@@ -5,23 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from pytest_django.plugin import DjangoDbBlocker
 
-from tests.databases import DatabaseFactory, TestDatabases
+from tests.databases import TestDatabases
 from tests.integration.chain import Chain, running_chain
 from tests.integration.processes import RunningServer, servers, start
 from tests.integration.shared_relay import forget_clients
 
 __all__ = ["start"]
-
-
-@pytest.fixture(scope="module")
-def module_databases(
-    _session_factory: DatabaseFactory, django_db_blocker: DjangoDbBlocker
-) -> Iterator[TestDatabases]:
-    """A pair of databases that the tests of one module share."""
-    with django_db_blocker.unblock(), _session_factory.fresh() as databases:
-        yield databases
 
 
 @pytest.fixture(scope="module")
@@ -42,14 +32,8 @@ def relay_server(_module_server: RunningServer) -> RunningServer:
 
 @pytest.fixture(scope="module")
 def chain(
-    _session_factory: DatabaseFactory,
-    django_db_blocker: DjangoDbBlocker,
-    tmp_path_factory: pytest.TempPathFactory,
+    module_databases: TestDatabases, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Chain]:
     """A relay, a bank and customers that the tests of one module share."""
-    with (
-        django_db_blocker.unblock(),
-        _session_factory.fresh() as databases,
-        running_chain(databases, tmp_path_factory.mktemp("chain")) as running,
-    ):
+    with running_chain(module_databases, tmp_path_factory.mktemp("chain")) as running:
         yield running

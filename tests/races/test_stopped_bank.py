@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import io
 import signal
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,7 @@ from tests.faults.customers import ada
 from tests.installation import ADA, Installation, RunningProgram, installed
 
 SECONDS = 60
+Ordered = asyncio.Task[OrderResult]
 FIRST, SECOND = Transfer("account1", "account2", "1"), Transfer("account1", "account3", "2")
 
 
@@ -64,9 +65,7 @@ class Scene:
             holder.execute("SELECT 1 FROM bank_account WHERE number = 'account1' FOR UPDATE")
             yield
 
-    async def stop_while_it_books(
-        self, session: Session, bank: RunningProgram
-    ) -> asyncio.Task[OrderResult]:
+    async def stop_while_it_books(self, session: Session, bank: RunningProgram) -> Ordered:
         """Stop the bank when it holds the locks of the first order and has written nothing yet."""
         with self.holding_account1():
             first = asyncio.create_task(session.customer.submit(FIRST))
@@ -97,8 +96,10 @@ def assert_both_are_booked_once(scene: Scene, *banks: RunningProgram) -> None:
         assert "Traceback" not in bank.text()
 
 
-@pytest.mark.parametrize("scene", ["1s"], indirect=True)
-def test_the_locks_of_a_stopped_bank_do_not_outlive_it(scene: Scene) -> None:
+def order_while_one_is_stopped(
+    scene: Scene, before_it_goes_on: Callable[[Ordered, Ordered], Awaitable[None]]
+) -> None:
+    """Order at a bank that is stopped, then at another one; let the first go on at the end."""
     stopped = scene.installation.start_bank("stopped")
 
     async def order() -> None:
@@ -106,32 +107,31 @@ def test_the_locks_of_a_stopped_bank_do_not_outlive_it(scene: Scene) -> None:
             first = await scene.stop_while_it_books(session, stopped)
             other = await asyncio.to_thread(scene.installation.start_bank, "other")
             second = asyncio.create_task(session.customer.submit(SECOND))
+            await before_it_goes_on(first, second)
+            stopped.process.send_signal(signal.SIGCONT)
             results = await asyncio.gather(first, second)
             assert {result.state for result in results} == {OrderState.ACCEPTED}
-            stopped.process.send_signal(signal.SIGCONT)
             await asyncio.to_thread(assert_both_are_booked_once, scene, stopped, other)
 
     asyncio.run(asyncio.wait_for(order(), SECONDS))
+
+
+@pytest.mark.parametrize("scene", ["1s"], indirect=True)
+def test_the_locks_of_a_stopped_bank_do_not_outlive_it(scene: Scene) -> None:
+    async def both_end(first: Ordered, second: Ordered) -> None:
+        await asyncio.gather(first, second)
+
+    order_while_one_is_stopped(scene, both_end)
 
 
 @pytest.mark.parametrize("scene", ["0"], indirect=True)
 def test_control_without_that_everybody_waits_until_it_goes_on(scene: Scene) -> None:
-    stopped = scene.installation.start_bank("stopped")
+    async def the_second_waits(_: Ordered, second: Ordered) -> None:
+        await scene.until_there_is("wait_event_type = 'Lock'")
+        await asyncio.sleep(3)
+        assert not second.done()
 
-    async def order() -> None:
-        async with ada(scene.installation) as session:
-            first = await scene.stop_while_it_books(session, stopped)
-            other = await asyncio.to_thread(scene.installation.start_bank, "other")
-            second = asyncio.create_task(session.customer.submit(SECOND))
-            await scene.until_there_is("wait_event_type = 'Lock'")
-            await asyncio.sleep(3)
-            assert not second.done()
-            stopped.process.send_signal(signal.SIGCONT)
-            results = await asyncio.gather(first, second)
-            assert {result.state for result in results} == {OrderState.ACCEPTED}
-            await asyncio.to_thread(assert_both_are_booked_once, scene, stopped, other)
-
-    asyncio.run(asyncio.wait_for(order(), SECONDS))
+    order_while_one_is_stopped(scene, the_second_waits)
 
 
 def test_every_connection_has_the_bounds(postgres_databases: TestDatabases) -> None:
