@@ -2,8 +2,9 @@
 
 Each session appends to a log of its own, ``outbox/ORDER.log`` (named for the first order in it), a
 line for each order: a checksum and the record. Appending is the cheapest thing that a disk does:
-whatever has gathered goes to it with one write and one flush. Nothing is ever struck out: an order
-has ended once its receipt is in the receipts folder, and a log goes when all of its orders have.
+whatever has gathered goes to it with one write, which returns once it is there. Nothing is ever
+struck out: an order has ended once its receipt is in the receipts folder, and a log goes when all
+of its orders have.
 
 A session holds a lock on its log for as long as it appends. A log that nobody holds was left by a
 session that ended, or was ended; its orders are there to be finished.
@@ -33,10 +34,10 @@ LOG_BYTES_MAX: Final = 1_048_576
 
 RESERVED_BYTES: Final = 65_536
 """How much a log grows at once, filled with zeros. Writing over what is there already leaves the
-length and the place of the file alone, and a flush then takes half as long."""
+length and the place of the file alone, and reaching the disk then takes half as long."""
 
-# What is flushed is the data and the length; times of access need no trip to the disk.
-_flush: Final[Callable[[int], None]] = getattr(os, "fdatasync", os.fsync)
+LOG_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_DSYNC
+"""Each write returns once the data, and the length, are on the disk; times of access may wait."""
 
 
 @dataclass(slots=True)
@@ -117,7 +118,7 @@ class Outbox:
             path = self.folder / f"{first_id}.log"
             with self._locked():
                 # Held before anybody else can look at it and take it for one that was left.
-                descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE)
+                descriptor = os.open(path, LOG_FLAGS, FILE_MODE)
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
             sync_folder(self.folder)
             self._current = _Log(path, descriptor)
@@ -128,15 +129,14 @@ class Outbox:
         end = log.size + len(lines)
         try:
             if end > log.reserved:
-                write_at(log.descriptor, bytes(end + RESERVED_BYTES - log.reserved), log.reserved)
+                lines += bytes(RESERVED_BYTES)
                 log.reserved = end + RESERVED_BYTES
             write_at(log.descriptor, lines, log.size)
-            _flush(log.descriptor)
         except OSError:
             # Whoever is told that an order was not kept may place it anew: it must not be found.
             with contextlib.suppress(OSError):
                 os.ftruncate(log.descriptor, log.size)
-                _flush(log.descriptor)
+                os.fsync(log.descriptor)
             self._leave_log()
             raise
         log.size = end

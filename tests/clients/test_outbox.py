@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 
 from clients import outbox as outbox_module
 from clients.errors import StorageError
-from clients.files import sync_folder
+from clients.files import sync_folder, write_at
 from clients.storage import StateDirectory
 from tests.clients.test_storage import ended, record
 from tests.installation import ROOT
@@ -144,18 +145,15 @@ def test_what_could_not_be_kept_is_not_found(
 ) -> None:
     """Whoever is told that an order was not kept may place it anew."""
     state.outbox.add([record(1)])
-    failing = True
 
-    def flush(descriptor: int) -> None:
-        nonlocal failing
-        if failing:
-            failing = False
-            raise OSError(28, "No space left on device")
-        os.fsync(descriptor)
+    def write(descriptor: int, data: bytes, offset: int) -> None:
+        write_at(descriptor, data, offset)
+        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(outbox_module, "_flush", flush)
-    with pytest.raises(StorageError, match="No space left on device"):
-        state.outbox.add([record(2)])
+    with monkeypatch.context() as patched:
+        patched.setattr(outbox_module, "write_at", write)
+        with pytest.raises(StorageError, match="No space left on device"):
+            state.outbox.add([record(2)])
     assert state.unfinished() == [record(1)]
     state.outbox.add([record(3)])
     assert state.unfinished() == [record(1), record(3)]
@@ -182,7 +180,7 @@ def test_a_folder_that_is_gone_is_named(state: StateDirectory) -> None:
         state.outbox.add([record(1)])
 
 
-def test_a_log_is_flushed_before_its_orders_may_be_sent(
+def test_a_log_is_on_the_disk_before_its_orders_may_be_sent(
     state: StateDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both the log and, for the first order in it, the name of the log."""
@@ -192,15 +190,16 @@ def test_a_log_is_flushed_before_its_orders_may_be_sent(
         happened.append("folder")
         sync_folder(folder)
 
-    def note_flush(descriptor: int) -> None:
-        happened.append(f"{os.fstat(descriptor).st_size > 0}")
-        os.fsync(descriptor)
+    def note_write(descriptor: int, data: bytes, offset: int) -> None:
+        is_durable = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_DSYNC == os.O_DSYNC
+        happened.append("durable write" if is_durable else "write")
+        write_at(descriptor, data, offset)
 
     monkeypatch.setattr(outbox_module, "sync_folder", note_folder)
-    monkeypatch.setattr(outbox_module, "_flush", note_flush)
+    monkeypatch.setattr(outbox_module, "write_at", note_write)
     state.outbox.add([record(1)])
     state.outbox.add([record(2)])
-    assert happened == ["folder", "True", "True"]
+    assert happened == ["folder", "durable write", "durable write"]
 
 
 def test_sessions_that_come_and_go_at_the_same_time_lose_nothing(state: StateDirectory) -> None:
