@@ -20,7 +20,7 @@ from relay import mailbox
 from relay.connection import Connection
 from relay.database import DatabaseThread
 from relay.limits import RelayLimits
-from relay.mailbox import Outcome, Store
+from relay.mailbox import Outcome, Settled, Store
 from relay.mailbox_writer import MailboxWriter
 from relay.messages import Ended, Message, RemoteOrigin
 from relay.metrics import counters
@@ -158,18 +158,20 @@ class Exchange:
         """A message is where it should be: nobody else needs to deliver it."""
         message.settled = True
         if message.row is not None:
-            self.writer.settle(message, lambda was_there: self._on_settled(message, was_there))
+            self.writer.settle(message, lambda settled: self._on_settled(message, settled))
         else:
             self.report(message, State.DELIVERED, None)
         if message.forwards and self.elsewhere is not None:
             self.elsewhere.settled(message)
 
-    def _on_settled(self, message: Message, was_there: bool) -> None:  # noqa: FBT001 - a callback
+    def _on_settled(self, message: Message, settled: Settled) -> None:
         client = self.presence.local.get(message.recipient_key)
         if client is not None and message.row is not None:
             client.rows_out.discard(message.row)
-        if was_there:
+        if settled is not Settled.ABSENT:
             self.status_kept(message.ended(State.DELIVERED))
+        if settled is Settled.RENEWED:
+            self.mail_came(message.recipient_key)
 
     def report(self, message: Message, state: State, code: Code | None) -> None:
         """Tell the sender of a message that was not in the mailbox what became of it."""

@@ -27,6 +27,7 @@ from relay.models import Client, Mail, StoredStatus, Worker
 __all__ = [
     "Batch",
     "Outcome",
+    "Settled",
     "Store",
     "apply",
     "expire",
@@ -56,6 +57,16 @@ class Outcome(Enum):
     FAILED = auto()
 
 
+class Settled(Enum):
+    """What became of an acknowledged message's row."""
+
+    DELETED = auto()
+    RENEWED = auto()
+    """The sender has replaced the body meanwhile: it stays, to be delivered once more."""
+    ABSENT = auto()
+    """Another process was faster, or the database failed."""
+
+
 @dataclass(slots=True)
 class Store:
     """A message to be stored, and what became of that."""
@@ -80,16 +91,15 @@ class Batch:
     """Rows that this process no longer hands to a service."""
 
 
-def apply(batch: Batch, limits: RelayLimits, now: int) -> set[tuple[str, str, str]]:
+def apply(batch: Batch, limits: RelayLimits, now: int) -> dict[Message, Settled]:
     """Write a batch in one transaction.
 
-    :returns: the keys of those settled messages that this batch deleted; another process may have
-        been faster with the rest.
+    :returns: what became of the messages that were to be settled.
     """
     with transaction.atomic(using=ALIAS):
         if batch.stores:
             _store(batch.stores, limits)
-        gone = _settle(batch.settled, now) if batch.settled else set()
+        settled = _settle(batch.settled, now) if batch.settled else {}
         if batch.ended:
             _keep_statuses(batch.ended, now)
         for sender_key, message_id in batch.known:
@@ -98,7 +108,7 @@ def apply(batch: Batch, limits: RelayLimits, now: int) -> set[tuple[str, str, st
             ).delete()
         if batch.unclaimed:
             Mail.objects.using(ALIAS).filter(pk__in=batch.unclaimed).update(claim="")
-    return gone
+    return settled
 
 
 def page(
@@ -240,6 +250,8 @@ def _stored_already(stores: list[Store]) -> dict[tuple[str, str, str], Mail]:
     keys = {store.message.recipient_key for store in stores}
     ids = {store.message.id for store in stores}
     rows = Mail.objects.using(ALIAS).filter(recipient_key__in=keys, message_id__in=ids)
+    # Locked, as whoever acknowledges one of them may delete it just now.
+    rows = rows.order_by("pk").select_for_update(of=("self",))
     return {(row.recipient_key, row.sender_key, str(row.message_id)): row for row in rows}
 
 
@@ -253,10 +265,12 @@ def _renew(row: Mail, message: Message) -> None:
     """Take over what the sender sent again under the same id: it may be sealed to a newer key."""
     if row.body == message.body and row.expires_at >= message.expires_at:
         return
-    row.body, row.size = message.body, len(message.body)
+    if row.body != message.body:
+        row.body, row.size = message.body, len(message.body)
+        row.revision += 1
     row.expires_at = max(row.expires_at, message.expires_at)
     if row.pk is not None:  # else it is new in this very batch
-        row.save(using=ALIAS, update_fields=["body", "size", "expires_at"])
+        row.save(using=ALIAS, update_fields=["body", "size", "revision", "expires_at"])
 
 
 def _row(message: Message) -> Mail:
@@ -290,26 +304,41 @@ def _message(row: Mail) -> Message:
         position=row.position,
         attempt=row.attempts,
         row=row.pk,
+        revision=row.revision,
     )
 
 
-def _settle(messages: list[Message], now: int) -> set[tuple[str, str, str]]:
-    found: dict[tuple[str, str, str], int] = {}
+def _settle(messages: list[Message], now: int) -> dict[Message, Settled]:
+    """Delete what was acknowledged, but for what its sender has replaced since it was handed out.
+
+    Either way the sender is told of the delivery.
+    """
     wanted = {message.key for message in messages}
     rows: QuerySet[Mail] = Mail.objects.using(ALIAS).filter(
         recipient_key__in={key[0] for key in wanted}, message_id__in={key[2] for key in wanted}
     )
     rows = rows.order_by("pk").select_for_update(of=("self",))
-    for pk, recipient, sender, message_id in rows.values_list(
-        "pk", "recipient_key", "sender_key", "message_id"
-    ):
-        found[(recipient, sender, str(message_id))] = pk
-    gone = wanted & set(found)
-    Mail.objects.using(ALIAS).filter(pk__in=[found[key] for key in gone]).delete()
-    _keep_statuses(
-        [message.ended(State.DELIVERED) for message in messages if message.key in gone], now
-    )
-    return gone
+    found = {
+        (recipient, sender, str(message_id)): (pk, revision)
+        for pk, recipient, sender, message_id, revision in rows.values_list(
+            "pk", "recipient_key", "sender_key", "message_id", "revision"
+        )
+    }
+    settled = {message: _what_became_of(message, found) for message in messages}
+    gone = [found[one.key][0] for one, became in settled.items() if became is Settled.DELETED]
+    Mail.objects.using(ALIAS).filter(pk__in=gone).delete()
+    told = (one for one, became in settled.items() if became is not Settled.ABSENT)
+    _keep_statuses([message.ended(State.DELIVERED) for message in told], now)
+    return settled
+
+
+def _what_became_of(
+    message: Message, found: dict[tuple[str, str, str], tuple[int, int]]
+) -> Settled:
+    if message.key not in found:
+        return Settled.ABSENT
+    _, revision = found[message.key]
+    return Settled.RENEWED if message.revision < revision else Settled.DELETED
 
 
 def _keep_statuses(ended: Iterable[Ended], now: int) -> None:

@@ -17,7 +17,7 @@ from django.db import DatabaseError, IntegrityError
 
 from relay.database import DatabaseThread
 from relay.limits import RelayLimits
-from relay.mailbox import Batch, Outcome, Store, apply
+from relay.mailbox import Batch, Outcome, Settled, Store, apply
 from relay.messages import Ended, Message
 
 __all__ = ["MailboxWriter"]
@@ -26,7 +26,7 @@ BATCH_MAX: Final = 500
 
 log = structlog.get_logger(__name__)
 
-Gone = set[tuple[str, str, str]]
+Results = dict[Message, Settled]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class _Request:
     """Something to write: how it joins a batch, and who hears of the commit."""
 
     join: Callable[[Batch], None]
-    committed: Callable[[Gone], None]
+    committed: Callable[[Results], None]
     failed: Callable[[], None]
 
 
@@ -67,16 +67,16 @@ class MailboxWriter:
 
         self._add(lambda batch: batch.stores.append(store), lambda _: done(store), failed)
 
-    def settle(self, message: Message, done: Callable[[bool], None]) -> None:
+    def settle(self, message: Message, done: Callable[[Settled], None]) -> None:
         """Delete an acknowledged message and keep its status.
 
-        ``done`` hears whether it was there; where the database fails the message stays, and is
+        ``done`` hears what became of it; where the database fails the message stays, and is
         delivered again.
         """
         self._add(
             lambda batch: batch.settled.append(message),
-            lambda gone: done(message.key in gone),
-            lambda: done(False),  # noqa: FBT003 - the callback has this one argument
+            lambda results: done(results[message]),
+            lambda: done(Settled.ABSENT),
         )
 
     def keep_status(self, ended: Ended, done: Callable[[], None]) -> None:
@@ -108,7 +108,7 @@ class MailboxWriter:
     def _add(
         self,
         join: Callable[[Batch], None],
-        committed: Callable[[Gone], None],
+        committed: Callable[[Results], None],
         failed: Callable[[], None],
     ) -> None:
         self._requests.append(_Request(join, committed, failed))
@@ -120,17 +120,17 @@ class MailboxWriter:
         return [self._requests.popleft() for _ in range(count)]
 
     async def _write(self, requests: list[_Request]) -> None:
-        gone = await self._commit(requests)
+        results = await self._commit(requests)
         for request in requests:
             try:
-                if gone is None:
+                if results is None:
                     request.failed()
                 else:
-                    request.committed(gone)
+                    request.committed(results)
             except Exception:
                 log.exception("mailbox.answer_failed")
 
-    async def _commit(self, requests: list[_Request]) -> Gone | None:
+    async def _commit(self, requests: list[_Request]) -> Results | None:
         # Another process may have stored the same message meanwhile: then the second try sees it.
         for tries_left in (1, 0):
             batch = Batch()
@@ -155,5 +155,5 @@ def _nothing() -> None:
     pass
 
 
-def _no_news(gone: Gone) -> None:
+def _no_news(results: Results) -> None:
     pass

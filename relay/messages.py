@@ -39,6 +39,7 @@ class Message:
         "re",
         "recipient",
         "recipient_key",
+        "revision",
         "row",
         "sender",
         "sender_key",
@@ -60,6 +61,7 @@ class Message:
         attempt: int = 0,
         origin: Any = None,
         row: int | None = None,
+        revision: int = 0,
     ) -> None:
         """:param position: its place among the recipient's messages, whenever it is stored.
 
@@ -68,6 +70,7 @@ class Message:
         :param origin: the sender's connection, a :class:`RemoteOrigin`, or None where the message
             comes out of the mailbox.
         :param row: its row in the mailbox, if it has one.
+        :param revision: how often the sender had replaced the body there when it was read.
         """
         self.id = id
         self.sender = sender
@@ -83,6 +86,7 @@ class Message:
         self.attempt = attempt
         self.origin = origin
         self.row = row
+        self.revision = revision
         self.holders = 0
         self.settled = False
         self.forwards: set[str] = set()

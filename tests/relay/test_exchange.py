@@ -161,6 +161,32 @@ async def test_a_message_sent_again_while_it_is_out_comes_again_only_afterwards(
     assert [(await ada.status()).state for _ in range(2)] == [State.DELIVERED] * 2
 
 
+@pytest.mark.parametrize(("name", "role"), [("ben", Role.PERSON), ("bank", Role.SERVICE)])
+async def test_mail_sent_again_while_it_is_out_comes_again_afterwards(
+    relay: Relay, name: str, role: Role
+) -> None:
+    """The bank refuses what it can't open, and only then acknowledges it; the customer seals
+    anew, at once."""
+    away = identity(name)
+    await known(relay, away)
+    ada = await relay.join(identity("ada"))
+    sent = await ada.post(name)
+    assert (await ada.status()).state is State.QUEUED
+    peer = await relay.join(away, role)
+    first = await peer.expect(Deliver)
+    newer = b64u(b"sealed to a newer key")
+    await ada.post(name, id=sent, body=newer)
+    assert (await ada.status()).state is State.QUEUED
+    assert await peer.silent(0.05)
+    await peer.ack(first)
+    assert (await ada.status()).state is State.DELIVERED
+    await ada.send_frame(Ack(id=sent, sender=None))
+    second = await peer.take()
+    assert (first.body, second.body) == (BODY, newer)
+    assert (await ada.status()).state is State.DELIVERED
+    assert await Mail.objects.acount() == 0
+
+
 # --- Time to live ---------------------------------------------------------------------------
 
 SHORT_MS = 100

@@ -11,7 +11,7 @@ from protocol.errors import Code
 from protocol.frames import Kind, State
 from relay import mailbox
 from relay.limits import RelayLimits
-from relay.mailbox import Batch, Outcome, Store
+from relay.mailbox import Batch, Outcome, Settled, Store
 from relay.messages import Ended, Message
 from relay.models import Client, Mail, StoredStatus, Worker
 from tests.relay.peer import new_id
@@ -60,8 +60,9 @@ def page(count: int = 10, exclude: set[int] | None = None, claim: str = "") -> l
     return mailbox.page("ben", exclude=exclude or set(), count=count, claim=claim, now=NOW)
 
 
-def settle(*messages: Message) -> set[tuple[str, str, str]]:
-    return mailbox.apply(Batch(settled=list(messages)), LIMITS, NOW)
+def settle(*messages: Message) -> list[Settled]:
+    settled = mailbox.apply(Batch(settled=list(messages)), LIMITS, NOW)
+    return [settled[one] for one in messages]
 
 
 def test_a_message_comes_out_as_it_went_in() -> None:
@@ -97,13 +98,29 @@ def test_what_is_on_its_way_is_left_out() -> None:
 def test_acknowledged_means_deleted_and_told() -> None:
     sent = message()
     store(sent)
-    assert settle(sent) == {sent.key}
+    assert settle(sent) == [Settled.DELETED]
     assert not Mail.objects.exists()
     assert mailbox.statuses("ada") == [Ended("ada", sent.id, "ben", Kind.REQUEST, State.DELIVERED)]
     # Another connection, or process, acknowledges the same later: nothing is told twice.
     mailbox.apply(Batch(known=[("ada", sent.id)]), LIMITS, NOW)
-    assert settle(sent) == set()
+    assert settle(sent) == [Settled.ABSENT]
     assert mailbox.statuses("ada") == []
+
+
+def test_what_was_replaced_since_it_was_handed_out_stays() -> None:
+    sent = message()
+    store(sent)
+    (out,) = page()
+    store(message(id=sent.id, body="newer"))
+    assert settle(out) == [Settled.RENEWED]
+    assert mailbox.statuses("ada") == [Ended("ada", sent.id, "ben", Kind.REQUEST, State.DELIVERED)]
+    (again,) = page()
+    assert (again.body, again.attempt) == ("newer", 1)
+    # The same bytes once more replace nothing.
+    store(message(id=sent.id, body="newer", expires_at=NOW + 5_000))
+    # Two deliveries of it, one before and one after it was replaced, are acknowledged together.
+    assert settle(out, again) == [Settled.RENEWED, Settled.DELETED]
+    assert not Mail.objects.exists()
 
 
 def test_of_a_reply_only_a_failure_is_told() -> None:
