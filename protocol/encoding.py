@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import binascii
 import json
+import re
 import struct
 from typing import Any, Final, TypeVar
 
 import msgspec
+
+from protocol import limits
 
 __all__ = ["Part", "b64u", "check_unicode", "decode_strict", "pae", "unb64u"]
 
@@ -21,6 +24,9 @@ T = TypeVar("T")
 # padding, become what neither knows.
 _TO_STANDARD: Final = bytes.maketrans(b"-_+/=", b"+/!!!")
 _TO_URL: Final = bytes.maketrans(b"+/", b"-_")
+
+_STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_BRACKET: Final = re.compile(rb"[][{}]")
 
 
 def check_unicode(text: str) -> str:
@@ -91,6 +97,7 @@ def decode_strict(raw: bytes, kind: type[T]) -> T:
 
     :raises ValueError: with words that name what is wrong and where.
     """
+    _check_depth(raw)
     try:
         value = msgspec.json.decode(raw, type=kind)
         # What is written exactly as this program writes it has nothing twice, but for the members
@@ -99,12 +106,26 @@ def decode_strict(raw: bytes, kind: type[T]) -> T:
         for part in _raw_members(value) if as_written else [raw]:
             # Decoded here, for bytes the parser would let half surrogate pairs through.
             text = part.decode("utf-8")
-            json.loads(text, object_pairs_hook=_refuse_repeats, parse_constant=_refuse_constant)
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
+            json.loads(
+                text,
+                object_pairs_hook=_refuse_repeats,
+                parse_constant=_refuse_constant,
+                parse_int=_bounded_integer,
+            )
     except UnicodeDecodeError as error:
         raise ValueError("not UTF-8") from error
     return value
+
+
+def _check_depth(raw: bytes) -> None:
+    """Refuse what is nested more deeply than every reader must be able to follow."""
+    if raw.count(b"{") + raw.count(b"[") <= limits.JSON_DEPTH_MAX:
+        return
+    depth = 0
+    for bracket in _BRACKET.findall(_STRING.sub(b"", raw)):
+        depth += 1 if bracket in b"{[" else -1
+        if depth > limits.JSON_DEPTH_MAX:
+            raise ValueError("nested too deeply")
 
 
 def _raw_members(value: Any) -> list[bytes]:
@@ -116,6 +137,12 @@ def _refuse_repeats(pairs: list[tuple[str, Any]]) -> None:
     names = [name for name, _ in pairs]
     if len(set(names)) != len(names):
         raise ValueError("a member name appears twice")
+
+
+def _bounded_integer(text: str) -> int:
+    if len(text) > limits.JSON_INTEGER_CHARS_MAX:
+        raise ValueError("an integer is too long")
+    return int(text)
 
 
 def _refuse_constant(name: str) -> None:

@@ -20,6 +20,10 @@ BODY_CHARS_MAX: Final = (BODY_BYTES_MAX * 4 + 2) // 3
 """The same as base64url text without padding."""
 INNER_BYTES_MAX: Final = 65_536
 """The signed JSON inside a sealed message, and the JSON of an answer."""
+JSON_DEPTH_MAX: Final = 64
+"""How deeply strict JSON may be nested; its outermost object is the first level."""
+JSON_INTEGER_CHARS_MAX: Final = 100
+"""An integer in strict JSON, as it is written."""
 SEAL_PADDING_BYTES: Final = 256
 """Plaintexts are padded with zero bytes to a multiple of this."""
 

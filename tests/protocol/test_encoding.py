@@ -73,6 +73,10 @@ def test_strict_json_raises_nothing_but_value_errors(raw: bytes) -> None:
         (b'{"a":1,"raw":["\\udc00 and more"]}', "malformed"),
         (b'{"a":1e0}', "Expected `int`"),
         (b'{"a":1,"raw":' + b"[" * 5_000 + b"]" * 5_000 + b"}", "nested too deeply"),
+        (b'{"a":1,"raw":' + b"[" * 64 + b"]" * 64 + b"}", "nested too deeply"),
+        (b'{"raw":' + b'{"}":' * 64 + b"1" + b"}" * 64 + b',"a":1}', "nested too deeply"),
+        (b'{"a":1,"raw":' + b"1" * 101 + b"}", "too long"),
+        (b'{"a":1,"raw":-' + b"1" * 100 + b"}", "too long"),
         (b'{"a":1,"raw":NaN}', "malformed"),
         (b'{"a":1}x', "trailing"),
         ('{"a":1}'.encode("utf-16"), "malformed"),
@@ -81,6 +85,23 @@ def test_strict_json_raises_nothing_but_value_errors(raw: bytes) -> None:
 def test_strict_json_says_what_is_wrong(raw: bytes, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         decode_strict(raw, _Small)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"[" * 63 + b"]" * 63,
+        b"[" + b"[]," * 100 + b"[]]",
+        b'"' + b"[" * 100 + b'\\"' + b"{" * 100 + b'"',
+        b'"' + b"[" * 100 + b'\\\\"',
+        b"1" * 100,
+        b"1" * 101 + b".5",
+    ],
+    ids=["deep", "many", "in text", "after a backslash", "long integer", "long fraction"],
+)
+def test_strict_json_within_its_bounds_is_read(raw: bytes) -> None:
+    """Bounds that every reader can keep to, and none of this parser's own."""
+    assert bytes(decode_strict(b'{"a":1,"raw":%b}' % raw, _Small).raw) == raw
 
 
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs"])))

@@ -78,6 +78,8 @@ LIMITS: dict[str, str] = {
     "BODY_BYTES_MAX": "a body, decoded, bytes",
     "BODY_CHARS_MAX": "a body as base64url, characters",
     "INNER_BYTES_MAX": "the inner JSON of a message, and an answer, bytes",
+    "JSON_DEPTH_MAX": "strict JSON, levels of nesting",
+    "JSON_INTEGER_CHARS_MAX": "an integer in strict JSON, characters",
     "SEAL_PADDING_BYTES": "padding to a multiple of, bytes",
     "CLIENT_ID_CHARS_MAX": "client id, characters",
     "NAME_CHARS_MAX": "first name, last name, characters each",

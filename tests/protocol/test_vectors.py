@@ -109,6 +109,22 @@ def test_refused_json(case: dict[str, Any]) -> None:
         decode_strict(case["text"].encode("utf-8"), dict[str, int])
 
 
+class _Any(msgspec.Struct, forbid_unknown_fields=True):
+    a: msgspec.Raw
+
+
+@pytest.mark.parametrize(**named(vectors("encoding")["any_json_accepted"]))
+def test_any_json(case: dict[str, Any]) -> None:
+    text = case["text"]
+    assert bytes(decode_strict(text.encode("utf-8"), _Any).a).decode("utf-8") == text[5:-1]
+
+
+@pytest.mark.parametrize(**named(vectors("encoding")["any_json_refused"]))
+def test_refused_any_json(case: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"deeply|too long|twice"):
+        decode_strict(case["text"].encode("utf-8"), _Any)
+
+
 def test_identifiers() -> None:
     known = vectors("identifiers")
     assert all(name_key(one) == name_key(other) for one, other in known["names_equal"])

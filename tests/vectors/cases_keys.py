@@ -100,7 +100,26 @@ def encoding() -> dict[str, Any]:
             {"text": '{"a":1e0}', "why": "an integer is written without an exponent"},
             {"text": '{"a\\ud800":1}', "why": "half a surrogate pair"},
         ],
+        "any_json_accepted": [
+            {"text": _around("[" * 63, "]" * 63), "why": "64 levels"},
+            {"text": _around("[", "[]," * 100, "[]]"), "why": "many, but not deep"},
+            {"text": _around('"', "[" * 100, '\\"]"'), "why": "brackets in a text"},
+            {"text": _around("9" * 100), "why": "an integer of 100 digits"},
+            {"text": _around("1.5e3"), "why": "a number that is no integer"},
+        ],
+        "any_json_refused": [
+            {"text": _around("[" * 64, "]" * 64), "why": "65 levels"},
+            {"text": _around('{"b":' * 64, "1", "}" * 64), "why": "65 levels of objects"},
+            {"text": _around("9" * 101), "why": "an integer of 101 digits"},
+            {"text": _around("-", "9" * 100), "why": "the same with its sign"},
+            {"text": _around('[{"b":1,"b":1}]'), "why": "a member name appears twice"},
+        ],
     }
+
+
+def _around(*parts: str) -> str:
+    """An object whose one member may be anything."""
+    return f'{{"a":{"".join(parts)}}}'
 
 
 def _pae_of(parts: list[dict[str, Any]]) -> bytes:
