@@ -26,6 +26,10 @@ THROWAWAY_PRODUCTION = DJANGO_SETTINGS_MODULE=bankproject.settings.production \
 	TELLERWIRE_RELAY_DATABASE_URL=postgresql://nobody@127.0.0.1:1/relay \
 	TELLERWIRE_REDIS_URL=redis://127.0.0.1:1/0
 
+# Python keeps what it has compiled, whatever the machine's default is: the tests start hundreds of
+# processes, and each would compile the whole project anew.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .PHONY: help demo run test test-sqlite test-postgresql check bench lock clean
 
