@@ -121,23 +121,39 @@ class Keyring:
         """
         with self._exclusively():
             changed = self.reload()
-            now = self._clock()
             newest = max(prekey.created_at for prekey in self._key_file.prekeys)
-            if now - newest < self._period_ms:
+            if self._clock() - newest < self._period_ms:
                 return changed
-            rotated = rotate_prekeys(
-                self._key_file, now=now, random_bytes=self._random_bytes, period_ms=self._period_ms
-            )
-            data = encrypt_key_file(rotated, self._passphrase, self._random_bytes, self._cost)
-            try:
-                write_key_file(self._path, data)
-            except OSError as error:
-                raise BankSetupError(
-                    f"the key file {self._path} can't be replaced: {error.strerror}"
-                ) from error
-            with self._lock:
-                self._version, self._key_file = self._stamp(), rotated
+            self._rotate()
             return True
+
+    def rotate_unless_changed(self) -> None:
+        """Make new prekeys now, unless another process has changed the file since it was read.
+
+        For a file whose keys are older than those that are known of it.
+
+        :raises BankSetupError: as :meth:`rotate_if_due`.
+        """
+        with self._exclusively():
+            if not self.reload():
+                self._rotate()
+
+    def _rotate(self) -> None:
+        rotated = rotate_prekeys(
+            self._key_file,
+            now=self._clock(),
+            random_bytes=self._random_bytes,
+            period_ms=self._period_ms,
+        )
+        data = encrypt_key_file(rotated, self._passphrase, self._random_bytes, self._cost)
+        try:
+            write_key_file(self._path, data)
+        except OSError as error:
+            raise BankSetupError(
+                f"the key file {self._path} can't be replaced: {error.strerror}"
+            ) from error
+        with self._lock:
+            self._version, self._key_file = self._stamp(), rotated
 
     @contextlib.contextmanager
     def _exclusively(self) -> Iterator[None]:

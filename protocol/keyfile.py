@@ -177,6 +177,9 @@ def rotate_prekeys(
 ) -> KeyFile:
     """Return the key file with new prekeys and a bundle of the next generation.
 
+    Its number is the time, so that it also rises above the generations that came after an older
+    copy of the file, should that have been restored.
+
     Prekeys older than two periods are dropped, and with them the means to open what was sealed to
     them; younger ones are kept for messages on their way.
     """
@@ -190,7 +193,7 @@ def rotate_prekeys(
         client_id=bundle.id,
         first_name=bundle.first_name,
         last_name=bundle.last_name,
-        generation=bundle.generation + 1,
+        generation=max(bundle.generation + 1, now),
         encryption_keys=[prekey.public for prekey in fresh],
         valid_from=now,
         valid_to=now + valid_for_ms,

@@ -71,7 +71,7 @@ def test_rotation_makes_new_prekeys_and_keeps_the_old_for_two_periods(
     first = key_ids(keyring)
     clock.now += PREKEY_PERIOD_MS
     assert keyring.rotate_if_due() is True
-    assert keyring.key_file.bundle.generation == 2
+    assert keyring.key_file.bundle.generation == clock.now
     assert set(first) < set(key_ids(keyring))
     assert decrypt_key_file(path.read_bytes(), "secret").bundle == keyring.key_file.bundle
     assert path.stat().st_mode & 0o777 == 0o600
@@ -87,8 +87,26 @@ def test_of_several_processes_one_rotates_and_the_others_take_it_over(
     clock.now += PREKEY_PERIOD_MS
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(Keyring.rotate_if_due, keyrings))
-    assert {keyring.key_file.bundle.generation for keyring in keyrings} == {2}
+    assert {keyring.key_file.bundle.generation for keyring in keyrings} == {clock.now}
     assert len({tuple(key_ids(keyring)) for keyring in keyrings}) == 1
+
+
+def test_an_older_copy_of_the_file_rises_above_what_came_after_it(
+    open_keyring: Callable[[], Keyring], clock: Clock, path: Path
+) -> None:
+    copy = path.read_bytes()
+    lost = open_keyring()
+    for _ in range(3):
+        clock.now += PREKEY_PERIOD_MS
+        lost.rotate_if_due()
+    write_key_file(path, copy)
+    clock.now += 1
+    restored, other = open_keyring(), open_keyring()
+    restored.rotate_unless_changed()
+    assert restored.key_file.bundle.generation > lost.key_file.bundle.generation
+    # Whoever comes second takes over what the first has made.
+    other.rotate_unless_changed()
+    assert other.key_file.bundle == restored.key_file.bundle
 
 
 def test_refreshing_reads_the_file_only_where_it_changed(

@@ -221,6 +221,24 @@ def test_orders_go_on_while_one_bank_ends_and_another_is_killed(
     installation.verify_ledger()
 
 
+def test_a_bank_whose_key_file_is_an_older_copy_makes_newer_keys(
+    installation: Installation,
+) -> None:
+    """Restored from a backup; whoever knows newer keys takes no older ones."""
+    installation.start_server()
+    file = installation.place.folder / "bank.key"
+    copy = file.read_bytes()
+    bank = installation.start_bank()  # the demo's keys are old: it rotates
+    assert file.read_bytes() != copy
+    assert "1000" in installation.person(ADA, "balance", "account1")
+    assert bank.stop() == 0
+    file.write_bytes(copy)
+    bank = installation.start_bank("restored")
+    assert "1000" in installation.person(ADA, "balance", "account1")
+    assert bank.stop() == 0
+    assert "Traceback" not in bank.text()
+
+
 def test_a_person_at_one_server_and_the_bank_at_another(
     installation: Installation, redis_url: str
 ) -> None:

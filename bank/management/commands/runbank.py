@@ -33,6 +33,7 @@ from clients.errors import ClientError, RegistrationRefusedError, RelayUnreachab
 from clients.event_loop import run as run_loop
 from clients.service import IncomingRequest, ServiceClient
 from protocol.addresses import check_relay_url
+from protocol.errors import Code
 from protocol.keys import format_fingerprint
 
 READER_THREADS: Final = 2
@@ -81,14 +82,21 @@ class Command(BaseCommand):
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
+        has_rotated = False
         async with _gateway(keyring) as gateway:
             while not stop.is_set():
                 try:
                     await self._serve(gateway, keyring, url, stop)
-                except RegistrationRefusedError:
+                except RegistrationRefusedError as error:
                     # Another process may have published newer keys than those of the attempt.
-                    if not await asyncio.to_thread(keyring.reload):
+                    if await asyncio.to_thread(keyring.reload):
+                        continue
+                    if error.code is not Code.BAD_BUNDLE or has_rotated:
                         raise
+                    # Or this is an older copy of the file, from a backup.
+                    logger.warning("keys_older_than_known", error=str(error))
+                    await asyncio.to_thread(keyring.rotate_unless_changed)
+                    has_rotated = True
 
     async def _serve(
         self, gateway: Gateway, keyring: Keyring, url: str, stop: asyncio.Event
