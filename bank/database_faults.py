@@ -7,7 +7,7 @@ from typing import Final
 
 from django.db import InterfaceError, OperationalError
 
-__all__ = ["Fault", "fault_of", "first_words"]
+__all__ = ["Fault", "fault_of", "first_words", "is_refusal"]
 
 
 class Fault(StrEnum):
@@ -25,7 +25,10 @@ class Fault(StrEnum):
 _CONTENDED_STATES: Final = frozenset({"40001", "40P01", "23505", "55P03"})
 # PostgreSQL has ended a connection whose process said nothing in the middle of a transaction.
 _DISCONNECTED_STATES: Final = frozenset({"25P03"})
-# SQLite's primary result codes: busy, locked.
+# PostgreSQL's class "insufficient resources": its disk is full, or its memory.
+_RESOURCES_STATES: Final = "53"
+# SQLite's primary result codes: the disk is full; busy, locked.
+_FULL_SQLITE: Final = 13
 _CONTENDED_SQLITE: Final = frozenset({5, 6})
 _SQLITE_CONSTRAINT_UNIQUE: Final = frozenset({2067, 1555})
 # The guards against REPLACE turn a duplicate into a trigger's refusal, with these words.
@@ -50,6 +53,18 @@ def fault_of(error: Exception) -> Fault:
     if isinstance(error, (OperationalError, InterfaceError)):
         return Fault.DISCONNECTED
     return Fault.POISONED
+
+
+def is_refusal(error: Exception) -> bool:
+    """Return whether the database itself said that it has not committed, for want of room.
+
+    Of other failures in the middle of a commit it isn't known what they left behind.
+    """
+    cause = error.__cause__
+    code = getattr(cause, "sqlite_errorcode", None)
+    if code is not None:
+        return code & 0xFF == _FULL_SQLITE
+    return str(getattr(cause, "sqlstate", None)).startswith(_RESOURCES_STATES)
 
 
 def first_words(error: Exception) -> str:

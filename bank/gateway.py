@@ -17,6 +17,7 @@ import structlog
 from django.db import DatabaseError, connections
 
 from bank.committer import RETRY_AFTER_MS, GroupCommitter
+from bank.database_faults import first_words
 from bank.database_threads import DatabaseThreads
 from bank.enrolled import EnrolledKeys, EnrolledPerson
 from bank.errors import BankError, LedgerError, LedgerUnavailableError
@@ -124,8 +125,8 @@ class Gateway:
         except ProtocolError as error:
             logger.info("request_refused", sender=request.sender, code=error.code.value)
             return refusal_body(error.code)
-        except DatabaseError:
-            logger.exception("sender_lookup_failed")
+        except DatabaseError as error:
+            logger.error("sender_lookup_failed", error=first_words(error))
             return refusal_body(Code.BANK_UNAVAILABLE)
         answer = await self._answer_opened(person, opened)
         if answer is None:

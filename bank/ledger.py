@@ -34,7 +34,7 @@ from django.db.models import QuerySet
 from bank import locking
 from bank.authorization import Grants, start_grants
 from bank.compiled import CompiledQuery, Slot
-from bank.database_faults import Fault, fault_of
+from bank.database_faults import Fault, fault_of, first_words
 from bank.deciding import Decider, Posting, accounts_of
 from bank.errors import CertainNoError, LedgerUnavailableError, OutcomeUnknownError
 from bank.incoming import BankIdentity, IncomingOrder, OrderOutcome
@@ -149,9 +149,9 @@ def _book_together(
             # The same batch again finds out: what was committed after all is recorded.
             fault, unanswered = Fault.DISCONNECTED, True
             logger.warning("commit_unanswered", orders=len(batch))
-        except Exception as error:  # a bug that one order meets must not fail its neighbours
+        except Exception as error:  # noqa: BLE001 - one order's bug must not fail its neighbours
             fault = fault_of(error)
-            logger.warning("booking_failed", orders=len(batch), fault=fault, exc_info=True)
+            _log_failure(error, fault, len(batch))
         if fault is Fault.DISCONNECTED:
             connections[using].close()
         elif fault is Fault.POISONED:
@@ -161,6 +161,14 @@ def _book_together(
     if fault is Fault.DISCONNECTED:
         raise LedgerUnavailableError
     return fault
+
+
+def _log_failure(error: Exception, fault: Fault, orders: int) -> None:
+    """Say where a bug is; of a database that is away, or of others at the same rows, only that."""
+    if fault is Fault.POISONED:
+        logger.warning("booking_failed", orders=orders, fault=fault, exc_info=error)
+    else:
+        logger.warning("booking_failed", orders=orders, fault=fault, error=first_words(error))
 
 
 def _not_booked(fault: Fault) -> OrderOutcome:

@@ -21,7 +21,7 @@ from typing import Any, Final, Protocol
 from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from bank.database_faults import Fault, fault_of
+from bank.database_faults import Fault, fault_of, is_refusal
 from bank.errors import OutcomeUnknownError
 from bank.pipeline import BEGIN, COMMIT, Pipeline
 
@@ -89,7 +89,7 @@ def booking(using: str) -> Iterator[Conversation]:
             yield talk
             committing = True
     except DatabaseError as error:
-        if committing and fault_of(error) is Fault.DISCONNECTED:
+        if committing and fault_of(error) is Fault.DISCONNECTED and not is_refusal(error):
             connections[using].close()
             raise OutcomeUnknownError from error
         raise

@@ -11,7 +11,7 @@ from django.db import (
     OperationalError,
 )
 
-from bank.database_faults import Fault, fault_of, first_words
+from bank.database_faults import Fault, fault_of, first_words, is_refusal
 
 
 def failure(kind: type[Exception], words: str = "", **facts: object) -> Exception:
@@ -58,6 +58,26 @@ def failure(kind: type[Exception], words: str = "", **facts: object) -> Exceptio
 )
 def test_a_failure_means(error: Exception, fault: Fault) -> None:
     assert fault_of(error) is fault
+
+
+@pytest.mark.parametrize(
+    ("error", "refuses"),
+    [
+        (failure(OperationalError, "disk is full", sqlite_errorcode=13), True),
+        (failure(OperationalError, "disk I/O error", sqlite_errorcode=10), False),
+        (failure(OperationalError, sqlstate="53100"), True),
+        (failure(OperationalError, sqlstate="53200"), True),
+        (failure(OperationalError, sqlstate="57P01"), False),
+        (failure(OperationalError, sqlstate="58030"), False),
+        (failure(OperationalError, sqlstate=None), False),
+        (InterfaceError("closed"), False),
+    ],
+)
+def test_only_for_want_of_room_a_commit_is_certainly_refused(
+    error: Exception,
+    refuses: bool,
+) -> None:
+    assert is_refusal(error) is refuses
 
 
 def test_a_row_that_the_database_quotes_is_not_among_its_first_words() -> None:
