@@ -31,6 +31,10 @@ CONCURRENCY: Final = 256
 BACKLOG_MAX: Final = 8_192
 REPLY_TTL_MS: Final = 3_600_000
 GRACE_SECONDS: Final = 10.0
+SILENCE_SECONDS: Final = 2.0
+"""How long a request without an answer is left before it is asked for again, over a new connection;
+each time twice as long, up to `SILENCE_SECONDS_MAX`."""
+SILENCE_SECONDS_MAX: Final = 60.0
 
 _log = logging.getLogger("tellerwire.service")
 
@@ -109,6 +113,9 @@ class ServiceClient:
         self._backlog: deque[Deliver] = deque()
         self._active: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._unacknowledged = 0
+        self._renewal: asyncio.TimerHandle | None = None
+        self._renewed_at = 0.0
+        self._silence_seconds = SILENCE_SECONDS
         self._draining = False
         self.counters = ServiceCounters()
 
@@ -153,6 +160,8 @@ class ServiceClient:
         """Take no more requests, finish those in hand, leave. What is left goes to others."""
         self._draining = True
         self._backlog.clear()
+        if self._renewal is not None:
+            self._renewal.cancel()
         if self._active:
             await asyncio.wait(self._active.values(), timeout=grace_seconds)
         for task in self._active.values():
@@ -245,10 +254,27 @@ class ServiceClient:
                 self._begin(following)
 
     def _leave_unacknowledged(self) -> None:
-        """Count what the relay still waits for; before its window fills up, begin anew."""
+        """Begin anew soon: what the relay still waits for is delivered again, and only then.
+
+        Until then whoever sends it again is not heard. At once, before the window is full of such.
+        """
         self._unacknowledged += 1
         welcome = self._client.connection.welcome
         window = welcome.limits.in_flight_max if welcome is not None else CONCURRENCY
+        loop = asyncio.get_running_loop()
         if self._unacknowledged >= max(1, window // 2):
-            self._unacknowledged = 0
+            self._renew(loop)
+        elif self._renewal is None:
+            if loop.time() - self._renewed_at > 2 * SILENCE_SECONDS_MAX:
+                self._silence_seconds = SILENCE_SECONDS
+            self._renewal = loop.call_later(self._silence_seconds, self._renew, loop)
+            self._silence_seconds = min(2 * self._silence_seconds, SILENCE_SECONDS_MAX)
+
+    def _renew(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._renewal is not None:
+            self._renewal.cancel()
+            self._renewal = None
+        self._unacknowledged = 0
+        self._renewed_at = loop.time()
+        if not self._draining:
             self._client.connection.hang_up()

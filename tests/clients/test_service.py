@@ -7,6 +7,7 @@ import os
 
 import pytest
 
+from clients import service as service_module
 from clients.client import Client
 from clients.errors import RefusedError, RegistrationRefusedError
 from clients.outgoing import Answered, Verdict
@@ -92,6 +93,33 @@ async def test_handler_that_says_nothing_leaves_the_request_unacknowledged() -> 
         assert len(requests) == 2
         assert len({frame.id for frame in requests}) == 1
         assert service.counters.silent == 1
+
+
+async def test_what_has_no_answer_is_asked_for_again_without_waiting_for_who_sent_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Over a new connection, each time after a longer while; others are served meanwhile."""
+    monkeypatch.setattr(service_module, "SILENCE_SECONDS", 0.2)
+    attempts: list[int] = []
+
+    async def third_time(request: IncomingRequest) -> bytes | None:
+        if request.body == b"other":
+            return b"at once"
+        attempts.append(request.attempt)
+        return b"at last" if len(attempts) > 2 else None
+
+    async with FakeRelay() as relay:
+        async with ServiceClient(key_file("bank"), relay.url, third_time) as service:
+            await service.wait_ready(5)
+            async with Client(key_file("ada"), relay.url) as ada:
+                sending = ada.send(Plain(ada.new_id()), RetryPolicy(tries=1, try_ms=20_000))
+                assert (
+                    await ada.send(Plain(ada.new_id(), b"other"), POLICY)
+                ).stage is Stage.ANSWERED
+                assert (await sending).stage is Stage.ANSWERED
+        assert attempts == [1, 2, 3]
+        assert len(relay.sent(frames.Kind.REQUEST)) == 2
+        assert service.counters.silent == 2
 
 
 async def test_handler_that_raises_is_counted_and_the_service_lives_on(
