@@ -43,6 +43,8 @@ DRAIN_SECONDS: Final = 2.0
 STEADY_SECONDS: Final = 5.0
 """A connection that lasted this long was a good one: the next pause begins small again."""
 OUTGOING_FRAMES_MAX: Final = 8_192
+RESUME_MS_MAX: Final = 60_000
+"""How long a relay may keep a client away: what answers at its address next may be another one."""
 ACK_SECONDS: Final = 0.02
 """How long an acknowledgement waits at the most for other frames to go with."""
 ACKS_MAX: Final = 32
@@ -150,14 +152,14 @@ class Connection:
         match event:
             case RegistrationRefused():
                 error = event.error
-                self._resume_after_ms = error.retry_after_ms or 0
+                self._resume_after_ms = min(error.retry_after_ms or 0, RESUME_MS_MAX)
                 self._problem = f"{error.code.value} {error.detail}".strip()
                 if RETRY[error.code] is not Retry.SAME:
                     self._fatal = RegistrationRefusedError(error.code, error.detail)
             case RelayRenamed():
                 self._fatal = RelayRenamedError(self._url, event.expected, event.actual)
             case Draining():
-                self._resume_after_ms = event.after_ms
+                self._resume_after_ms = min(event.after_ms, RESUME_MS_MAX)
                 asyncio.get_running_loop().call_later(DRAIN_SECONDS, self._hang_up, self._transport)
             case Registered():
                 self.welcome = event.welcome

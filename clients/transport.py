@@ -31,6 +31,8 @@ __all__ = ["Receiver", "Transport", "TransportClosedError", "open_transport", "p
 OPEN_SECONDS: Final = 10.0
 CLOSE_SECONDS: Final = 2.0
 PING_SECONDS: Final = 20.0
+PARTS_MAX: Final = 4_096
+"""In one message. Their bytes are bounded, but an empty one has none, and takes time as well."""
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _SUBPROTOCOL_HEADER: Final = "Sec-WebSocket-Protocol"
 
@@ -66,6 +68,8 @@ class Transport(WSListener):
         self._receiver: Receiver | None = None
         self._early: list[bytes] = []
         self._parts: list[bytes] = []
+        self._parts_bytes = 0
+        self._pong_owed: bytes | None = None
         self._reason = ""
         self.is_congested = False
         """Whether the relay reads more slowly than this side writes: write no more for now."""
@@ -115,6 +119,8 @@ class Transport(WSListener):
             self._deliver(frame.get_payload_as_bytes())
         elif kind in (WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.CONTINUATION):
             self._collect(frame)
+        elif kind is WSMsgType.PING:
+            self._answer_ping(transport, frame.get_payload_as_bytes())
         elif kind is WSMsgType.CLOSE:
             self._note_close(frame.get_payload_as_bytes())
             if not transport.is_close_frame_sent:
@@ -134,19 +140,37 @@ class Transport(WSListener):
     def resume_writing(self) -> None:
         """The relay has read."""
         self.is_congested = False
+        pong, self._pong_owed = self._pong_owed, None
+        if pong is not None and self._socket is not None:
+            self._socket.send_pong(pong)
         self._on_writable()
 
     # --- Inside ---
 
     def _collect(self, frame: WSFrame) -> None:
         """Put a message together that comes in parts, as long as it stays within the bound."""
-        self._parts.append(frame.get_payload_as_bytes())
-        if sum(map(len, self._parts)) > limits.FRAME_BYTES_MAX:
+        part = frame.get_payload_as_bytes()
+        self._parts.append(part)
+        self._parts_bytes += len(part)
+        if self._parts_bytes > limits.FRAME_BYTES_MAX or len(self._parts) > PARTS_MAX:
+            self._parts.clear()
             self._reason = "the relay sent a frame that is too large"
             self._end(graceful=False)
         elif frame.fin:
-            parts, self._parts = self._parts, []
-            self._deliver(b"".join(parts))
+            data = b"".join(self._parts)
+            self._parts.clear()
+            self._parts_bytes = 0
+            self._deliver(data)
+
+    def _answer_ping(self, socket: WSTransport, payload: bytes) -> None:
+        """Answer, or owe the answer to the last ping while the relay reads nothing.
+
+        RFC 6455 (section 5.5.3) lets the last pong stand for those before it.
+        """
+        if self.is_congested:
+            self._pong_owed = payload
+        else:
+            socket.send_pong(payload)
 
     def _deliver(self, data: bytes) -> None:
         if self._receiver is None:
@@ -192,6 +216,7 @@ async def open_transport(url: str, on_writable: Callable[[], None]) -> Transport
                 max_frame_size=limits.FRAME_BYTES_MAX,
                 websocket_handshake_timeout=OPEN_SECONDS,
                 enable_auto_ping=True,
+                enable_auto_pong=False,  # it would write without end to who reads nothing
                 auto_ping_strategy=WSAutoPingStrategy.PING_WHEN_IDLE,
                 auto_ping_idle_timeout=PING_SECONDS,
                 auto_ping_reply_timeout=PING_SECONDS,

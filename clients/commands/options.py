@@ -19,7 +19,7 @@ import typer
 from clients.bundles import read_bundle_file
 from clients.config import BANK_ID, Config, General, is_old_key, load_config
 from clients.customer import BankPin
-from clients.display import Display
+from clients.display import Display, printable
 from clients.errors import ConfigError, UsageError
 from clients.retry import RetryPolicy
 from clients.session import Setup
@@ -33,6 +33,7 @@ from protocol.keys import format_fingerprint, parse_fingerprint
 
 __all__ = [
     "Common",
+    "PrintableLines",
     "open_key",
     "passphrase_of",
     "setup_of",
@@ -194,11 +195,20 @@ def _check_texts(values: Mapping[str, object]) -> None:
                 raise UsageError(f"{name.replace('_', ' ')}: {error}") from error
 
 
+class PrintableLines(logging.Formatter):
+    """Escapes what a terminal would not show: much of what is logged was said by the relay."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line, and those of a traceback."""
+        record.msg, record.args = printable(record.getMessage()), None
+        return "\n".join(map(printable, super().format(record).split("\n")))
+
+
 def _set_up_logging(common: Common) -> None:
     level = logging.DEBUG if common.debug else logging.INFO if common.verbose else logging.WARNING
-    logging.basicConfig(
-        stream=sys.stderr, level=level, format="%(asctime)s %(name)s %(message)s", force=True
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(PrintableLines("%(asctime)s %(name)s %(message)s"))
+    logging.basicConfig(level=level, handlers=[handler], force=True)
     # A dependency's log of every frame drowns everything, and holds whole frames.
     logging.getLogger("websockets").setLevel(logging.WARNING)
 

@@ -37,6 +37,17 @@ async def test_drain_is_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
         assert 0.4 <= time.monotonic() - began < 4
 
 
+async def test_no_relay_keeps_a_client_away_for_longer_than_a_minute(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connection, "RESUME_MS_MAX", 50)
+    async with FakeRelay() as relay, Client(ADA, relay.url) as ada:
+        await ada.wait_ready(5)
+        await relay.sessions["ada"][0].send(frames.Drain(limits.MILLISECONDS_MAX))
+        await relay.drop("ada")
+        await until(lambda: relay.registrations == 2)
+
+
 async def test_message_begun_while_draining_goes_out_on_the_next_connection(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

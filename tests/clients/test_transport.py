@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
-from clients.transport import Transport, TransportClosedError, open_transport, proxy_for
+from clients.transport import (
+    PARTS_MAX,
+    Transport,
+    TransportClosedError,
+    open_transport,
+    proxy_for,
+)
 from protocol import limits
 from tests.clients.fake_relay import until
 
@@ -130,6 +137,62 @@ async def test_a_message_that_is_too_large_ends_the_connection(parts: int) -> No
     async with connected(too_large) as (transport, received):
         await asyncio.wait_for(asyncio.shield(transport.closed), 5)
     assert received == []
+
+
+async def test_a_message_of_endless_parts_ends_the_connection() -> None:
+    """Empty ones have no bytes that would be too many."""
+
+    async def parts() -> AsyncIterator[str]:
+        while True:
+            yield ""
+            await asyncio.sleep(0)
+
+    async def endless(socket: ServerConnection) -> None:
+        with suppress(ConnectionClosed):
+            await socket.send(parts())
+
+    async with connected(endless) as (transport, received):
+        await asyncio.wait_for(asyncio.shield(transport.closed), 5)
+        assert "too large" in transport.close_reason
+    assert received == []
+
+
+async def test_a_message_of_many_parts_is_put_together() -> None:
+    async def many(socket: ServerConnection) -> None:
+        for letter in "xy":  # the library ends them with an empty part
+            await socket.send(iter([letter] * (PARTS_MAX - 1)))
+        await socket.wait_closed()
+
+    async with connected(many) as (_, received):
+        await until(lambda: len(received) == 2)
+    assert received == [b"x" * (PARTS_MAX - 1), b"y" * (PARTS_MAX - 1)]
+
+
+async def test_pings_of_a_relay_that_reads_nothing_fill_no_memory() -> None:
+    """Who reads again gets the last pong, which stands for all."""
+    read, answered = asyncio.Event(), asyncio.Event()
+
+    async def pinging(socket: ServerConnection) -> None:
+        socket.transport.pause_reading()
+        for number in range(60_000):
+            last = await socket.ping(f"{number:0125}")
+        read.set()
+        socket.transport.resume_reading()
+        await last
+        answered.set()
+        await socket.wait_closed()
+
+    async with connected(pinging) as (transport, _):
+        assert transport._socket is not None
+        waiting = transport._socket.underlying_transport.get_write_buffer_size
+        largest, was_congested = 0, False
+        while not read.is_set():
+            largest = max(largest, waiting())
+            was_congested = was_congested or transport.is_congested
+            await asyncio.sleep(0)
+        assert was_congested
+        assert largest < 500_000
+        await asyncio.wait_for(answered.wait(), 10)
 
 
 async def test_the_relays_reason_for_closing_is_told() -> None:

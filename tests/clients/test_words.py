@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clients.commands.options import PrintableLines
 from clients.customer import OrderResult, OrderState
 from clients.display import amount_text, printable
 from clients.errors import RefusedError
@@ -91,3 +94,24 @@ def test_nothing_reaches_the_terminal_that_could_steer_it(text: str) -> None:
 
 def test_ordinary_text_is_shown_as_it_is() -> None:
     assert printable("Ärlig, Ada: 你好 👋 ok") == "Ärlig, Ada: 你好 👋 ok"
+
+
+def test_what_a_relay_said_can_not_move_the_cursor_of_who_reads_the_log() -> None:
+    lines = PrintableLines("%(name)s %(message)s")
+    try:
+        raise ValueError("a\x1b[2Jreason")
+    except ValueError:
+        told = logging.LogRecord(
+            name="tellerwire.client",
+            level=logging.WARNING,
+            pathname="",
+            lineno=1,
+            msg="the relay reports %s",
+            args=("b\x1b[31m\nc",),
+            exc_info=sys.exc_info(),
+        )
+    shown = lines.format(told)
+    first, *traceback = shown.split("\n")
+    assert first == r"tellerwire.client the relay reports b\x1b[31m\nc"
+    assert traceback[0].startswith("Traceback")
+    assert traceback[-1] == r"ValueError: a\x1b[2Jreason"
