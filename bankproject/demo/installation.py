@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import secrets
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from bankproject.demo.processes import Programs, clean_environment, free_port, http_answers
+from bankproject.demo.processes import (
+    DemoError,
+    Programs,
+    clean_environment,
+    free_port,
+    http_answers,
+    port_in_use,
+    require_port,
+)
 
 __all__ = [
     "HOME",
@@ -27,6 +37,10 @@ HOME: Final = Path(__file__).resolve().parent.parent.parent
 FIXTURES: Final = HOME / "fixtures"
 PASSPHRASE: Final = "demo"
 OPERATOR: Final = "operator"
+_LISTENS: Final = "Uvicorn running on"
+"""What the server logs, as information, once it has its port."""
+_ADDRESS_IN_USE: Final = os.strerror(errno.EADDRINUSE).lower()
+"""What the server says of a port that another program has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +88,11 @@ def prepare(folder: Path, port: int | None = None) -> Installation:
     """Copy the demo's keys and configurations into ``folder`` and point them at ``port``.
 
     The keys are copied because programs rotate what is in them.
+
+    :raises DemoError: the server could not listen on ``port``; nothing was done.
     """
+    if port is not None:
+        require_port(port)
     chosen = port if port is not None else free_port()
     for source in sorted((FIXTURES / "demo").iterdir()):
         if source.suffix in {".key", ".json"}:
@@ -96,12 +114,24 @@ def fill_databases(programs: Programs) -> None:
 
 
 def start_relay(programs: Programs, installation: Installation) -> None:
-    """Start the server: the relay and the operators' pages."""
-    programs.start(
-        "server",
-        ["-m", "bankproject.serve", "--port", str(installation.port)],
-        lambda _: http_answers(installation.port, "/healthz"),
-    )
+    """Start the server: the relay and the operators' pages.
+
+    :raises DemoError: it does not run; where another program has taken its port since it was
+        chosen, the message says so.
+    """
+    try:
+        programs.start(
+            "server",
+            ["-m", "bankproject.serve", "--port", str(installation.port)],
+            # Another relay on this port would answer as well, so the server itself has to say first
+            # that the port is its own.
+            lambda output: _LISTENS in output and http_answers(installation.port, "/healthz"),
+            {"TELLERWIRE_LOG_LEVEL": "INFO"},
+        )
+    except DemoError as error:
+        if _ADDRESS_IN_USE in str(error):
+            raise port_in_use(installation.port) from error
+        raise
 
 
 def start_bank(programs: Programs) -> None:

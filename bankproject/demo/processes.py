@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import http.client
 import os
 import signal
@@ -21,6 +22,8 @@ __all__ = [
     "clean_environment",
     "free_port",
     "http_answers",
+    "port_in_use",
+    "require_port",
     "wait_until",
 ]
 
@@ -41,6 +44,25 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def require_port(port: int) -> None:
+    """Make sure that a server can listen on a port of the loopback address.
+
+    :raises DemoError: another program listens there, or this one may not.
+    """
+    try:
+        # Listening as the server will, whom connections that have just ended don't hinder either.
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise port_in_use(port) from error
+        raise DemoError(f"port {port} can't be used: {error.strerror}") from error
+
+
+def port_in_use(port: int) -> DemoError:
+    """Return the error that says that another program listens on a port."""
+    return DemoError(f"port {port} is in use")
 
 
 def http_answers(port: int, path: str) -> bool:
@@ -149,16 +171,31 @@ class Programs:
             stop(self._running[-1])
             self._running.pop()
 
-    def start(self, name: str, arguments: Sequence[str], ready: Callable[[str], bool]) -> Program:
-        """Start ``python ARGUMENTS`` in the background and wait until ``ready(its output)``."""
+    def start(
+        self,
+        name: str,
+        arguments: Sequence[str],
+        ready: Callable[[str], bool],
+        environment: Mapping[str, str] | None = None,
+    ) -> Program:
+        """Start ``python ARGUMENTS`` in the background and wait until ``ready(its output)``.
+
+        :param environment: what only this program has in its environment.
+        :raises DemoError: it ended instead, or was not ready in time.
+        """
         log = self._folder / f"{name}.log"
         with log.open("wb") as output:
-            program = Program(name, self._spawn(arguments, output, subprocess.STDOUT), log)
+            process = self._spawn(arguments, output, subprocess.STDOUT, environment)
+        program = Program(name, process, log)
         program.wait_for(ready, READY_SECONDS, name)
         return program
 
     def _spawn(
-        self, arguments: Sequence[str], stdout: IO[bytes] | int, stderr: int
+        self,
+        arguments: Sequence[str],
+        stdout: IO[bytes] | int,
+        stderr: int,
+        environment: Mapping[str, str] | None = None,
     ) -> subprocess.Popen[str]:
         with interruption_deferred():
             process = subprocess.Popen(
@@ -168,7 +205,7 @@ class Programs:
                 stderr=stderr,
                 text=True,
                 encoding="utf-8",
-                env=self._environment,
+                env={**self._environment, **(environment or {})},
                 cwd=self._home,
             )
             self._running.append(process)

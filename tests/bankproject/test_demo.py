@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import signal
@@ -12,11 +13,16 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
+from unittest.mock import Mock
 
 import pytest
 
-from bankproject.demo.processes import interruption_deferred
+from bankproject.demo.installation import HOME, prepare, start_relay
+from bankproject.demo.processes import DemoError, Programs, interruption_deferred, require_port
 from tests.installation import POLL_SECONDS, ROOT, outside_environment
 from tests.servers import LOOPBACK
 
@@ -221,7 +227,39 @@ def test_a_port_that_is_taken_is_said_so(terminal: dict[str, str]) -> None:
         assert demo.wait(SECONDS_MAX) == 1
         assert demo.stdout is not None
         said = demo.stdout.read()
-    assert "The demonstration failed: server ended with" in said, said
-    assert "address already in use" in said, said
-    assert "Traceback" not in said, said
+        port = taken.getsockname()[1]
+    assert said == f"\nThe demonstration failed: port {port} is in use\n"
     assert_nothing_left(terminal)
+
+
+class Answering(BaseHTTPRequestHandler):
+    """Answers every question as a relay answers those about its health."""
+
+    def do_GET(self) -> None:
+        """Say that everything is well."""
+        self.send_response(HTTPStatus.OK)
+        self.end_headers()
+
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        """Say nothing of it."""
+
+
+def test_a_relay_that_takes_the_port_meanwhile_is_not_taken_for_the_own(tmp_path: Path) -> None:
+    place = prepare(tmp_path)
+    with (
+        ThreadingHTTPServer((LOOPBACK, place.port), Answering) as foreign,
+        Programs(tmp_path, place.environment(), HOME) as programs,
+    ):
+        Thread(target=foreign.serve_forever, args=(POLL_SECONDS,)).start()
+        try:
+            with pytest.raises(DemoError, match=rf"\Aport {place.port} is in use\Z"):
+                start_relay(programs, place)
+        finally:
+            foreign.shutdown()
+
+
+def test_a_port_that_nobody_may_take_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    forbidden = PermissionError(errno.EACCES, "Permission denied")
+    monkeypatch.setattr(socket, "create_server", Mock(side_effect=forbidden))
+    with pytest.raises(DemoError, match=r"\Aport 80 can't be used: Permission denied\Z"):
+        require_port(80)
