@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import shlex
 import signal
 import sys
 import tempfile
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from rich.console import Console
+from rich.text import Text
 
 from bankproject.demo import installation as setup
 from bankproject.demo.processes import DemoError, Programs
@@ -91,7 +93,9 @@ def _run(folder: Path, options: argparse.Namespace, console: Console) -> None:
 
 
 def _stay(place: setup.Installation, console: Console) -> None:
-    person = f"{Path(sys.executable)} -m clients.person"
+    person = f"{shlex.quote(sys.executable)} -m clients.person"
+    state = shlex.quote(str(place.folder / "state"))
+    ada, ben = (shlex.quote(str(place.config(name))) for name in ("demo-ada", "demo-ben"))
     told = f"""
 Everything runs. Press Ctrl-C to stop it; its data in {place.folder} goes with it.
 
@@ -100,18 +104,18 @@ Everything runs. Press Ctrl-C to stop it; its data in {place.folder} goes with i
 
 In another terminal, in this folder ({setup.HOME}):
 
-  export TELLERWIRE_PASSPHRASE={setup.PASSPHRASE} TELLERWIRE_STATE={place.folder}/state
-  {person} accounts --config {place.config("demo-ada")}
-  {person} transfer --config {place.config("demo-ada")} account2 account3 25
-  {person} statement --config {place.config("demo-ada")} account2
-  {person} send --config {place.config("demo-ada")} "Beispiel, Ben" "Your 25 are on the way"
-  {person} listen --config {place.config("demo-ben")}
+  export TELLERWIRE_PASSPHRASE={setup.PASSPHRASE} TELLERWIRE_STATE={state}
+  {person} accounts --config {ada}
+  {person} transfer --config {ada} account2 account3 25
+  {person} statement --config {ada} account2
+  {person} send --config {ada} "Beispiel, Ben" "Your 25 are on the way"
+  {person} listen --config {ben}
 
 Take a permission away from Ada in the admin (Employees), and try her next order.
 """
     # Who has read it may already want it to end.
     with contextlib.suppress(KeyboardInterrupt):
-        console.print(told)
+        console.print(Text(told))  # as it is: brackets in a path are no markup
         threading.Event().wait()
 
 

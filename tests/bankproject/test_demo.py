@@ -34,7 +34,7 @@ STAY_SECONDS_MAX = 60.0
 @pytest.fixture
 def terminal(tmp_path: Path) -> dict[str, str]:
     """The environment of a newcomer, whose temporary files can be counted afterwards."""
-    temporary = tmp_path / "temporary"
+    temporary = tmp_path / "temporary [files]"
     temporary.mkdir()
     return outside_environment() | {"TMPDIR": str(temporary), "HOME": str(tmp_path)}
 
@@ -109,10 +109,12 @@ def test_the_demo_plays_the_scenario_and_leaves_nothing(
 
 
 @contextmanager
-def running_demo(terminal: dict[str, str], *arguments: str) -> Iterator[subprocess.Popen[str]]:
+def running_demo(
+    terminal: dict[str, str], *arguments: str, python: str = sys.executable
+) -> Iterator[subprocess.Popen[str]]:
     """Start the demonstration in a session of its own, as a terminal would."""
     with subprocess.Popen(
-        [*DEMO, *arguments],
+        [python, *DEMO[1:], *arguments],
         env=terminal | {"PYTHONUNBUFFERED": "1"},
         cwd=ROOT,
         stdin=subprocess.DEVNULL,
@@ -162,8 +164,11 @@ def shell(said: str, *commands: str) -> str:
     return finished.stdout
 
 
-def test_it_stays_until_ctrl_c(terminal: dict[str, str]) -> None:
-    with running_demo(terminal, "--stay") as demo:
+def test_it_stays_until_ctrl_c(terminal: dict[str, str], tmp_path: Path) -> None:
+    """What it says that one can type can be pasted, whatever is in the paths."""
+    python = tmp_path / "an environment" / Path(sys.executable).relative_to(sys.prefix)
+    (tmp_path / "an environment").symlink_to(sys.prefix)
+    with running_demo(terminal, "--stay", python=str(python)) as demo:
         said = read_until(demo, "try her next order.")
         admin = re.search(r"Admin +(\S+) +user (\S+), password (\S+)", said)
         assert admin is not None, said
@@ -176,6 +181,7 @@ def test_it_stays_until_ctrl_c(terminal: dict[str, str]) -> None:
         answer = shell(said, f"{transfer} --yes")
         assert "account2: 975" in answer, answer
         message = next(line for line in typed if " send " in line)
+        assert message.startswith(f"'{python}' -m clients.person send "), message
         answer = shell(said, message)
         assert "queued: it waits in the mailbox of demo-ben (Beispiel, Ben)" in answer, answer
         # Ctrl-C in a terminal reaches everything that was started there.
