@@ -8,7 +8,6 @@ import shlex
 import signal
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -85,14 +84,14 @@ def _run(folder: Path, options: argparse.Namespace, console: Console) -> None:
         if options.stay:
             setup.make_operator(programs, place)
             setup.introduce(programs, place, "demo-ben")
-            _stay(place, console)
+            _stay(programs, place, console)
             return
         play(programs, place, transcript)
     balances = ", ".join(f"{account} {balance}" for account, balance in EXPECTED.items())
     transcript.closing(f"Done in {time.monotonic() - began:.0f} seconds: {balances}")
 
 
-def _stay(place: setup.Installation, console: Console) -> None:
+def _stay(programs: Programs, place: setup.Installation, console: Console) -> None:
     person = f"{shlex.quote(sys.executable)} -m clients.person"
     state = shlex.quote(str(place.folder / "state"))
     ada, ben = (shlex.quote(str(place.config(name))) for name in ("demo-ada", "demo-ben"))
@@ -116,7 +115,7 @@ Take a permission away from Ada in the admin (Employees), and try her next order
     # Who has read it may already want it to end.
     with contextlib.suppress(KeyboardInterrupt):
         console.print(Text(told))  # as it is: brackets in a path are no markup
-        threading.Event().wait()
+        programs.watch()
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Final, Self
+from typing import IO, Final, Never, Self
 
 __all__ = [
     "DemoError",
@@ -31,6 +31,7 @@ READY_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 25.0
 COMMAND_SECONDS: Final = 120.0
 POLL_SECONDS: Final = 0.05
+WATCH_SECONDS: Final = 0.5
 LOG_LINES_SHOWN: Final = 15
 
 
@@ -144,10 +145,17 @@ class Program:
         wait_until(lambda: self._is_ready(lambda: ready(self.output())), seconds, meaning)
 
     def _is_ready(self, ready: Callable[[], bool]) -> bool:
+        self.must_run()
+        return ready()
+
+    def must_run(self) -> None:
+        """Make sure that the program has not ended.
+
+        :raises DemoError: it has; the message has the last lines that it printed.
+        """
         if self.process.poll() is not None:
             tail = "\n".join(self.output().splitlines()[-LOG_LINES_SHOWN:])
             raise DemoError(f"{self.name} ended with {self.process.returncode}:\n{tail}")
-        return ready()
 
     def stop(self) -> None:
         """Ask the program to end, and end it if it doesn't."""
@@ -162,6 +170,7 @@ class Programs:
         self._environment = dict(environment)
         self._home = home
         self._running: list[subprocess.Popen[str]] = []
+        self._in_background: list[Program] = []
 
     def __enter__(self) -> Self:
         return self
@@ -188,7 +197,18 @@ class Programs:
             process = self._spawn(arguments, output, subprocess.STDOUT, environment)
         program = Program(name, process, log)
         program.wait_for(ready, READY_SECONDS, name)
+        self._in_background.append(program)
         return program
+
+    def watch(self) -> Never:
+        """Wait for ever, as long as every program runs that was started in the background.
+
+        :raises DemoError: one has ended; the message says which.
+        """
+        while True:
+            for program in self._in_background:
+                program.must_run()
+            time.sleep(WATCH_SECONDS)
 
     def _spawn(
         self,

@@ -15,13 +15,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import StringIO
 from pathlib import Path
 from threading import Thread
 from unittest.mock import Mock
 
 import pytest
+from rich.console import Console
 
-from bankproject.demo.installation import HOME, prepare, start_relay
+from bankproject.demo.__main__ import _stay
+from bankproject.demo.installation import HOME, Installation, prepare, start_relay
 from bankproject.demo.processes import DemoError, Programs, interruption_deferred, require_port
 from tests.installation import POLL_SECONDS, ROOT, outside_environment
 from tests.servers import LOOPBACK
@@ -196,6 +199,19 @@ def test_what_stays_ends_in_order_when_it_is_terminated(terminal: dict[str, str]
         demo.send_signal(signal.SIGTERM)
         assert demo.wait(SECONDS_MAX) == 0, demo.stdout.read() if demo.stdout else ""
     assert_nothing_left(terminal)
+
+
+def test_what_stays_ends_when_one_of_its_programs_does(tmp_path: Path) -> None:
+    ready = "import time; print('ready', flush=True)"
+    stays = f"{ready}; time.sleep({SECONDS_MAX})"
+    ends = f"{ready}; time.sleep(0.3); exit('the disk is full')"
+    with Programs(tmp_path, {}, HOME) as programs:
+        server = programs.start("server", ["-c", stays], lambda output: "ready" in output)
+        programs.start("bank", ["-c", ends], lambda output: "ready" in output)
+        with pytest.raises(DemoError, match=r"\Abank ended with 1:\nready\nthe disk is full\Z"):
+            _stay(programs, Installation(tmp_path, 1, "password"), Console(file=StringIO()))
+        assert server.process.poll() is None
+    assert server.process.poll() is not None
 
 
 def test_a_demo_that_is_terminated_leaves_nothing(terminal: dict[str, str]) -> None:
