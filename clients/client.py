@@ -200,7 +200,7 @@ class Client:
         The future raises :class:`PeerKeyChangedError` where the recipient's key is not the one
         that is known. Cancel it, or :meth:`give_up`, to stop trying.
         """
-        now = self.clock()
+        now = self.connection.steady()
         done: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
         if self._runner is not None and self._runner.done():
             fail(done, RelayUnreachableError("the connection to the relay was closed"))
@@ -290,7 +290,7 @@ class Client:
             case Again():
                 return self.protocol.again(
                     message_id,
-                    self.clock(),
+                    self.connection.steady(),
                     code=verdict.code,
                     after_ms=verdict.after_ms,
                     refetch=verdict.refetch,
@@ -336,7 +336,7 @@ class Client:
             self._fail(sending, error)
         except ClientError as error:
             _log.info("no keys for %s: %s", outgoing.to, error)
-            self.connection.apply(self.protocol.again(outgoing.id, self.clock()))
+            self.connection.apply(self.protocol.again(outgoing.id, self.connection.steady()))
         else:
             self._dispatch(sending, recipient)
 
@@ -349,6 +349,7 @@ class Client:
     def _dispatch(self, sending: _Sending, recipient: Bundle) -> None:
         outgoing = sending.outgoing
         body = b64u(outgoing.wrap(recipient))
-        now = self.clock()
-        ttl_ms = max(0, min(outgoing.ttl_ms(now), limits.TTL_MS_MAX))
-        self.connection.apply(self.protocol.dispatch(outgoing.id, body, ttl_ms, now))
+        ttl_ms = max(0, min(outgoing.ttl_ms(self.clock()), limits.TTL_MS_MAX))
+        self.connection.apply(
+            self.protocol.dispatch(outgoing.id, body, ttl_ms, self.connection.steady())
+        )

@@ -58,11 +58,22 @@ def system_clock() -> int:
     return time.time_ns() // 1_000_000
 
 
+def _steady_clock() -> Clock:
+    """Return a clock that begins at the system's time, and that nobody can set back.
+
+    For waiting: whoever set the system's clock back by an hour would otherwise make everything that
+    waits wait for an hour more. What is signed has the system's time.
+    """
+    began = time.time_ns() - time.monotonic_ns()
+    return lambda: (time.monotonic_ns() + began) // 1_000_000
+
+
 class Connection:
     """Keeps one client registered at one relay until it is told to stop.
 
     :param on_event: gets every event that is not about the connection itself, and
         :class:`Registered`; it must not block.
+    :param clock: the system's, which is compared with the relay's.
     """
 
     def __init__(
@@ -78,6 +89,8 @@ class Connection:
         self._url = url
         self._on_event = on_event
         self._clock = clock
+        self.steady = _steady_clock()
+        """The clock by which everything waits, here and in the state machine."""
         self._jitter = jitter
         self._outgoing: deque[str] = deque()
         self._acks: deque[str] = deque()
@@ -204,7 +217,7 @@ class Connection:
             for frame in (*self._outgoing, *self._acks):
                 transport.write(frame)
             await transport.close()
-            self._protocol.disconnected(self._clock())
+            self._protocol.disconnected(self.steady())
             self._set_alarm()
         if over.done():
             over.result()
@@ -225,7 +238,7 @@ class Connection:
             frame = decode_relay_frame(data)
             if isinstance(frame, Challenge):
                 self._check_clock(frame.time)
-            self.apply(self._protocol.receive(frame, self._clock()))
+            self.apply(self._protocol.receive(frame, self.steady()))
         except RelayError as error:
             reason = f"the relay broke the protocol: {error}"
             over.set_exception(TransportClosedError(reason))
@@ -293,10 +306,10 @@ class Connection:
             return
         if self._alarm is not None:
             self._alarm.cancel()
-        delay = max(0, wanted - self._clock()) / 1_000
+        delay = max(0, wanted - self.steady()) / 1_000
         self._alarm_at = wanted
         self._alarm = asyncio.get_running_loop().call_later(delay, self._ring)
 
     def _ring(self) -> None:
         self._alarm, self._alarm_at = None, None
-        self.apply(self._protocol.tick(self._clock()))
+        self.apply(self._protocol.tick(self.steady()))

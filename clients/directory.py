@@ -161,7 +161,7 @@ class Directory:
     async def _call(self, frame: Lookup | Publish, within_ms: int) -> Found | Published:
         if self._failure is not None:
             raise self._failure
-        now = self._clock()
+        now = self._connection.steady()
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._calls[frame.id] = future
         try:

@@ -48,6 +48,22 @@ async def test_no_relay_keeps_a_client_away_for_longer_than_a_minute(
         await until(lambda: relay.registrations == 2)
 
 
+async def test_who_waits_is_not_held_up_by_a_clock_that_is_set_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An hour earlier everything that waits would wait for an hour more."""
+    async with FakeRelay() as relay, Client(ADA, relay.url) as ada:
+        await ada.wait_ready(5)
+        # It answers something else, for ever.
+        monkeypatch.setattr(relay, "answer_lookup", lambda _: frames.Found(ada.new_id(), "x", []))
+        asking = asyncio.create_task(ada.directory.lookup("bank", within_ms=300))
+        await until(lambda: any(isinstance(one, frames.Lookup) for one in relay.received))
+        earlier = time.time_ns() - 3_600_000_000_000
+        monkeypatch.setattr(time, "time_ns", lambda: earlier)
+        with pytest.raises(RelayUnreachableError, match="did not answer in time"):
+            await asyncio.wait_for(asking, 5)
+
+
 async def test_message_begun_while_draining_goes_out_on_the_next_connection(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
