@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -22,9 +24,9 @@ from clients.commands.options import (
 )
 from clients.connection import system_clock
 from clients.display import Display
-from clients.errors import ClientError, RefusedError, UsageError
+from clients.errors import ClientError, RefusedError, RegistrationRefusedError, UsageError
 from clients.event_loop import run as run_loop
-from clients.files import put_private
+from clients.files import locked, put_private
 from clients.memory import PinsOnDisk
 from clients.peers import Peers
 from clients.session import Session, Setup, peers_of
@@ -32,7 +34,13 @@ from clients.storage import StateDirectory
 from protocol.bundles import Bundle
 from protocol.errors import Code, RelayError
 from protocol.identifiers import check_client_id, split_name
-from protocol.keyfile import KeyFile, encrypt_key_file, new_key_file, rotate_prekeys
+from protocol.keyfile import (
+    KeyFile,
+    decrypt_key_file,
+    encrypt_key_file,
+    new_key_file,
+    rotate_prekeys,
+)
 from protocol.keys import format_fingerprint, parse_fingerprint, safety_number
 
 __all__ = ["keygen", "passwd", "rotate", "show", "trust"]
@@ -192,7 +200,7 @@ def passwd(
 
     Example: python -m clients.person passwd --key ada.key
     """
-    path, key_file, _ = open_key(common, common.read_config())
+    path, _, old_passphrase = open_key(common, common.read_config())
     display = Display()
     if new_passphrase_file is not None:
         passphrase = first_line(new_passphrase_file)
@@ -201,7 +209,8 @@ def passwd(
     else:
         raise UsageError("no new passphrase: give --new-passphrase-file, or use a terminal")
     _check_strength(passphrase, display)
-    put_private(path, encrypt_key_file(key_file, passphrase, os.urandom))
+    with _replaced(path, old_passphrase) as key_file:
+        put_private(path, encrypt_key_file(key_file, passphrase, os.urandom))
     display.say(f"{path} has the new passphrase")
 
 
@@ -220,21 +229,40 @@ def rotate(
     Example: python -m clients.person rotate --config ada.json
     """
     config = common.read_config()
-    path, key_file, passphrase = open_key(common, config)
+    path, _, passphrase = open_key(common, config)
     display = Display()
-    rotated = rotate_prekeys(
-        key_file, now=system_clock(), random_bytes=os.urandom, period_ms=ROTATION_MS
-    )
-    put_private(path, encrypt_key_file(rotated, passphrase, os.urandom))
+    with _replaced(path, passphrase) as key_file:
+        rotated = rotate_prekeys(
+            key_file, now=system_clock(), random_bytes=os.urandom, period_ms=ROTATION_MS
+        )
+        put_private(path, encrypt_key_file(rotated, passphrase, os.urandom))
     display.say(f"new encryption keys, generation {rotated.bundle.generation}, in {path}")
     if offline:
         return
     try:
         run_loop(_register(setup_of(common, config), display))
+    except RegistrationRefusedError:
+        raise  # no later connection would do better
     except ClientError as error:
         display.warn(f"the relay doesn't know them yet, the next connection tells it: {error}")
     else:
         display.say("the relay has them")
+
+
+@contextlib.contextmanager
+def _replaced(path: Path, passphrase: str) -> Iterator[KeyFile]:
+    """Hold a key file against other programs that replace it, and yield what is in it now.
+
+    Whoever replaced what was read before another program replaced it would lose its keys.
+    """
+    with contextlib.ExitStack() as held:
+        lock = path.with_name(path.name + ".lock")  # the file itself is replaced
+        try:
+            held.enter_context(locked(lock))
+            data = path.read_bytes()
+        except OSError as error:
+            raise UsageError(f"{path} can't be replaced: {error.strerror}") from error
+        yield decrypt_key_file(data, passphrase)
 
 
 async def _register(setup: Setup, display: Display) -> None:

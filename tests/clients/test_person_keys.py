@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import getpass
 import json
+import os
 import re
 import stat
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from clients import person
-from protocol.keyfile import decrypt_key_file
+from clients.commands.options import open_key
+from clients.connection import system_clock
+from clients.files import locked, put_private
+from protocol.keyfile import KeyFile, decrypt_key_file, encrypt_key_file, rotate_prekeys
 from protocol.keys import format_fingerprint
 from tests.clients.typist import PASSPHRASE, BackgroundWorld, Run, Typed, write_key
 from tests.clients.world import ADA, BEN
@@ -189,6 +195,43 @@ def test_rotate_raises_the_generation_and_tells_the_relay(
     assert keys.fingerprint == ADA.fingerprint
     assert background.world.relay.bundles["ada"] == keys.signed_bundle
     assert run("rotate", "--config", config, "--offline").status == 0
+
+
+@pytest.mark.parametrize("command", ["rotate", "passwd"])
+def test_what_another_program_put_into_the_key_file_meanwhile_is_not_lost(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    path = write_key(tmp_path / "ada.key", ADA)
+    (tmp_path / "new").write_text("another passphrase entirely")
+    theirs = rotate_prekeys(
+        ADA, now=system_clock(), random_bytes=os.urandom, period_ms=10**9, valid_for_ms=10**10
+    )
+
+    def open_slowly(*options: Any) -> object:
+        opened = open_key(*options)
+        put_private(path, encrypt_key_file(theirs, PASSPHRASE, os.urandom))
+        return opened
+
+    monkeypatch.setattr("clients.commands.keys.open_key", open_slowly)
+    options = ["--offline"] if command == "rotate" else ["--new-passphrase-file", tmp_path / "new"]
+    assert run(command, *options, "--key", path).status == 0
+    passphrase = PASSPHRASE if command == "rotate" else "another passphrase entirely"
+    kept = decrypt_key_file(path.read_bytes(), passphrase)
+    assert key_ids(theirs) <= key_ids(kept)
+
+
+def key_ids(key_file: KeyFile) -> set[bytes]:
+    return {prekey.public.key_id for prekey in key_file.prekeys}
+
+
+def test_a_key_file_that_another_program_replaces_is_waited_for(run: Run, tmp_path: Path) -> None:
+    path = write_key(tmp_path / "ada.key", ADA)
+    with ThreadPoolExecutor(1) as pool:
+        with locked(tmp_path / "ada.key.lock"):
+            rotating = pool.submit(run, "rotate", "--offline", "--key", path)
+            with pytest.raises(TimeoutError):
+                rotating.result(1)
+        assert rotating.result(10).status == 0
 
 
 def test_help_teaches(run: Run) -> None:
