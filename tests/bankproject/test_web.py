@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from django.contrib.admin.models import LogEntry
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group, User
 from django.test import Client, override_settings
@@ -52,6 +53,26 @@ def test_metrics_are_in_the_format_of_prometheus(client: Client) -> None:
 
     assert response.headers["Content-Type"].startswith("text/plain")
     assert b"process_cpu_seconds_total" in response.content
+
+
+@DATABASES
+def test_an_operator_stays_and_keeps_his_name(client: Client) -> None:
+    """What he did is recorded under it; without his account it would be nobody's."""
+    operator = _operator(client)
+    other = get_user_model().objects.create_superuser("demo-other", password="correct horse")
+    page = f"/admin/auth/user/{other.pk}/change/"
+
+    assert client.get(page).status_code == 200
+    renamed = {"username": "somebody-else", "is_active": "on", "is_staff": "on", "is_superuser": ""}
+    assert client.post(page, renamed).status_code == 302
+    other.refresh_from_db()
+    assert (other.username, other.is_superuser) == ("demo-other", False)
+    [entry] = LogEntry.objects.filter(object_id=str(other.pk))
+    assert entry.user == operator
+    assert client.post(f"/admin/auth/user/{other.pk}/delete/", {"post": "yes"}).status_code == 403
+    chosen = {"action": "delete_selected", "_selected_action": other.pk, "post": "yes"}
+    client.post("/admin/auth/user/", chosen)
+    assert User.objects.filter(pk=other.pk).exists()
 
 
 @DATABASES
