@@ -348,7 +348,11 @@ class Client:
 
     def _dispatch(self, sending: _Sending, recipient: Bundle) -> None:
         outgoing = sending.outgoing
-        body = b64u(outgoing.wrap(recipient))
+        try:
+            body = b64u(outgoing.wrap(recipient))
+        except RefusedError as error:
+            self._fail(sending, error)
+            return
         ttl_ms = max(0, min(outgoing.ttl_ms(self.clock()), limits.TTL_MS_MAX))
         self.connection.apply(
             self.protocol.dispatch(outgoing.id, body, ttl_ms, self.connection.steady())

@@ -4,6 +4,9 @@ An order is written to the outbox, flushed to the disk, before it is sent for th
 sent again with the same id and the same signed bytes until it has ended, and it ends in one of two
 ways only: by a receipt that the bank signed, or by an answer that only the bank can have sealed and
 that says it never will run. Whatever else is heard, from the relay or unsealed, proves nothing.
+
+So what can be refused here is refused before the order is kept: where the relay gives a key that
+isn't the bank's, there is no order that anybody could send later.
 """
 
 from __future__ import annotations
@@ -18,13 +21,20 @@ import msgspec
 
 from clients.client import Client
 from clients.durable_writer import DurableWriter
-from clients.errors import OutcomeUnknownError, ReceiptsNotKeptError, RefusedError
+from clients.errors import (
+    ClientError,
+    OutcomeUnknownError,
+    PeerKeyChangedError,
+    ReceiptsNotKeptError,
+    RefusedError,
+)
 from clients.orders import (
     BankPin,
     OutgoingOrder,
     OutgoingQuery,
     SealedToBank,
     envelope_to,
+    key_for,
     meaning_of,
     operation_of,
 )
@@ -53,7 +63,7 @@ from protocol.sealing import (
     compose,
 )
 
-__all__ = ["BankPin", "Customer", "OrderResult", "OrderState"]
+__all__ = ["UNFIT_BANK", "BankPin", "Customer", "OrderResult", "OrderState"]
 
 ORDER_LIFETIME_MS: Final = 3_600_000
 """How long an order may still be booked after it was signed."""
@@ -61,6 +71,11 @@ ORDER_LIFETIME_MS: Final = 3_600_000
 
 ARCHIVE_SECONDS: Final = 0.25
 """How long receipts gather before they are written; until then their orders are in the outbox."""
+
+UNFIT_BANK: Final = frozenset(
+    {Code.PEER_KEY_CHANGED, Code.BAD_BUNDLE, Code.WEAK_KEY, Code.DOWNGRADE_REFUSED}
+)
+"""Why nothing is sealed to the keys that there are for the bank; sending again won't help."""
 
 
 class OrderState(StrEnum):
@@ -128,8 +143,10 @@ class Customer:
         :param lifetime_ms: how long it may still be booked.
         :raises StorageError: it could not be kept, and so was not sent.
         :raises PeerKeyChangedError: the relay gave another key than the configured one; the order
-            was not sent, and stays in the outbox.
+            was neither sent nor kept.
+        :raises RefusedError: what the relay gave is no good key of the bank; likewise.
         """
+        await self._check_bank()
         record = self._sign(order, lifetime_ms)
         outgoing = self._outgoing(record)
         if self._client.protocol.under_way or not self._outbox.put_now(record):
@@ -141,6 +158,24 @@ class Customer:
                 outgoing.seal_ahead(bank)
             await kept
         return await self._send(record, outgoing, policy or self._policy)
+
+    async def _check_bank(self) -> None:
+        """Refuse what could not be sealed to the bank's key; an order in the outbox may be sent.
+
+        What only the relay says, or doesn't, refuses nothing: it may say something else later.
+
+        :raises RefusedError: a code of :data:`UNFIT_BANK`.
+        """
+        try:
+            bank = self._client.known(self.bank.id)
+            if bank is None:
+                bank = await self._client.directory.peer(self.bank.id)
+            key_for(bank, self._client.key_file)
+        except RefusedError as error:
+            if error.code in UNFIT_BANK:
+                raise
+        except ClientError:
+            pass  # it is asked again when the order is to be sent
 
     async def finish(self, record: OrderRecord, policy: RetryPolicy | None = None) -> OrderResult:
         """Send an order of the outbox, or one that has ended, again: the same bytes.
@@ -215,6 +250,9 @@ class Customer:
         except asyncio.CancelledError:
             self._client.give_up(record.order_id)
             raise
+        except PeerKeyChangedError as error:
+            # It may have been sent before, by this program or another: that proves nothing.
+            ended = Ended(record.order_id, Stage.REFUSED, error.code, error.detail)
         return self._conclude(record, outgoing, ended)
 
     def _conclude(self, record: OrderRecord, outgoing: OutgoingOrder, ended: Ended) -> OrderResult:

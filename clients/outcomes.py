@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from clients.customer import OrderResult, OrderState
+from clients.customer import UNFIT_BANK, OrderResult, OrderState
 from clients.display import amount_text
 from clients.errors import RefusedError
 from clients.messages import DeliveryState, TextResult
@@ -53,8 +53,16 @@ def order_text(result: OrderResult) -> str:
         case OrderState.NEVER:
             return f"refused: {in_words(result.code, result.detail)} ({result.meaning})"
         case OrderState.UNKNOWN:
-            heard = f"; heard last, not proven: {in_words(result.code)}" if result.code else ""
-            return f"unknown: {result.meaning}{heard}; {FINISH_HINT}"
+            return f"unknown: {result.meaning}{_heard(result)}; {FINISH_HINT}"
+
+
+def _heard(result: OrderResult) -> str:
+    """What was heard last of an order whose outcome is not known."""
+    if result.code is None:
+        return ""
+    # Whatever the relay's words are, those about keys are mostly this program's own.
+    detail = result.detail if result.code in UNFIT_BANK else ""
+    return f"; heard last, not proven: {in_words(result.code, detail)}"
 
 
 def refusal_text(error: RefusedError) -> str:

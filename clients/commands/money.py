@@ -14,7 +14,7 @@ from clients.commands.connected import end_with, talk
 from clients.commands.options import Common, setup_of, with_common_options
 from clients.customer import OrderResult
 from clients.display import Display, amount_text, printable, time_text
-from clients.errors import ClientError, OutcomeUnknownError, UsageError
+from clients.errors import ClientError, OutcomeUnknownError, RefusedError, UsageError
 from clients.orders import meaning_of
 from clients.outcomes import ExitStatus, balance_text, order_text, status_of
 from clients.prompt import ask_yes
@@ -367,6 +367,10 @@ def _carry_out(common: Common, order: Order, *, yes: bool, as_json: bool) -> Non
             ) from stopped
         result = None
         display.say("")
+    except RefusedError:
+        # Whatever was sent has a result: this was refused before the order was kept.
+        display.warn("nothing was sent, and nothing is kept to be sent later")
+        raise
     if result is None:
         display.say("nothing was sent")
         raise typer.Exit(int(ExitStatus.FAILED))

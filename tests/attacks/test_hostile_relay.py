@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from clients.customer import OrderResult, OrderState
-from clients.errors import PeerKeyChangedError, RegistrationRefusedError
+from clients.errors import PeerKeyChangedError, RefusedError, RegistrationRefusedError
 from clients.records import OrderRecord
 from protocol import limits
 from protocol.banking import Answer, Transfer, encode_answer
@@ -124,9 +124,9 @@ async def test_a_substituted_bank_gets_no_order(scene: Scene) -> None:
             pytest.raises(PeerKeyChangedError, match="peer_key_changed"),
         ):
             await ada.customer.submit(ONE)
-        [kept] = ada.state.unfinished()
+        assert ada.state.unfinished() == []
     async with scene.person("ada") as ada, money_moves(1):
-        accepted(await ada.customer.finish(kept))
+        accepted(await ada.customer.submit(ONE))
 
 
 def _without_suite_1(bank: KeyFile) -> SignedBundle:
@@ -141,10 +141,14 @@ async def test_a_bundle_stripped_of_its_better_suite_is_no_bundle(scene: Scene) 
     stripped = _without_suite_1(scene.chain.customers.bank)
     async with scene.person("ada") as ada:
         async with money_moves(0):
-            with scene.before_customers.hostile(downward=finds(stripped)):
-                record = await left_open(ada)
+            with (
+                scene.before_customers.hostile(downward=finds(stripped)),
+                pytest.raises(RefusedError, match="bad_bundle"),
+            ):
+                await ada.customer.submit(ONE)
+            assert ada.state.unfinished() == []
         async with money_moves(1):
-            accepted(await ada.customer.finish(record))
+            accepted(await ada.customer.submit(ONE))
 
 
 async def test_a_registration_can_not_be_weakened_on_its_way(scene: Scene) -> None:

@@ -277,7 +277,31 @@ async def test_bank_with_another_key_than_configured_gets_no_order(world: World)
         with pytest.raises(PeerKeyChangedError, match="configured"):
             await ada.session.customer.submit(HUNDRED)
         assert world.bank.seen == []
-        assert len(ada.state.unfinished()) == 1
+        assert ada.state.unfinished() == []
+    # Nothing is left that could run once the right fingerprint is configured.
+    world.pin = BankPin("bank", BANK.fingerprint)
+    async with world.open_bank(), world.person() as ada:
+        assert (await ada.session.customer.submit(HUNDRED)).state is OrderState.ACCEPTED
+    assert world.bank.booked == 1
+
+
+async def test_bank_without_a_suite_in_common_gets_no_order(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world.open_bank(), world.person() as ada:
+        await ada.session.bank_bundle()
+        monkeypatch.setattr("clients.orders.best_common_suite", lambda theirs, own: None)
+        with pytest.raises(RefusedError, match="downgrade_refused"):
+            await ada.session.customer.submit(HUNDRED)
+        assert ada.state.unfinished() == []
+        monkeypatch.undo()
+        await ada.session.customer.submit(HUNDRED)
+        await ada.session.customer.flush()
+        [record] = ada.state.finished()
+        monkeypatch.setattr("clients.orders.best_common_suite", lambda theirs, own: None)
+        again = await ada.session.customer.finish(record)
+        assert (again.state, again.code) == (OrderState.UNKNOWN, Code.DOWNGRADE_REFUSED)
+    assert world.bank.booked == 1
 
 
 async def test_without_a_configured_fingerprint_there_is_no_bank(world: World) -> None:

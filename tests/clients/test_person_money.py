@@ -276,8 +276,31 @@ def test_changed_bank_is_refused_in_words(
     ]
     refused = run("transfer", "account1", "account2", "1", "--yes", "--config", config)
     assert refused.status == 1
-    assert "peer_key_changed" in refused.out
+    assert "refused: peer_key_changed" in refused.out
+    assert "nothing was sent" in refused.err
     assert background.world.bank.seen == []
+    # Once the right key is there, nothing is left that would move the money a second time.
+    del background.world.relay.substitutes["bank"]
+    assert run("orders", "--finish", "--config", config).out == "no unfinished orders\n"
+    assert run("transfer", "account1", "account2", "1", "--yes", "--config", config).status == 0
+    assert background.world.bank.booked == 1
+
+
+def test_bank_that_changes_after_the_order_was_sent_leaves_it_unknown(
+    run: Run, background: BackgroundWorld, config: Path
+) -> None:
+    world = background.world
+    run("balance", "account1", "--config", config)
+    world.bank.silent_times = 1
+    foreign = other_identity(BANK, signed_by=BANK.identity).signed_bundle
+    world.relay.substitutes["bank"] = [foreign]
+    unknown = run("transfer", "account1", "account2", "1", "--yes", "--config", config)
+    assert (unknown.status, "unknown: transfer 1" in unknown.out) == (3, True)
+    assert "peer_key_changed" in unknown.out
+    assert "orders --finish" in unknown.out
+    del world.relay.substitutes["bank"]
+    assert "ok: transfer 1" in run("orders", "--finish", "--config", config).out
+    assert world.bank.booked == 1
 
 
 def test_without_fingerprint_no_bank(run: Run, background: BackgroundWorld, tmp_path: Path) -> None:

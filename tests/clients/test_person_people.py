@@ -384,3 +384,15 @@ def test_listening_ends_in_good_order_when_it_is_asked_to(
     out, err = process.communicate(timeout=20)
     assert (process.returncode, out, err) == (0, "", "")
     assert background.world.relay.registrations == 2
+
+
+def test_script_keeps_no_order_for_a_bank_with_another_key(
+    run: Run, background: BackgroundWorld, tmp_path: Path
+) -> None:
+    actions = ("SEND [bank] SUB [account1] [1]",)
+    config = write_config(tmp_path, background.world, ADA, actions)
+    foreign = other_identity(keys_of("bank", "Bank, Demo"), signed_by=None).signed_bundle
+    background.world.relay.substitutes["bank"] = [foreign]
+    done = run("run", config, "--once")
+    assert (done.status, "action 1/1 refused: peer_key_changed" in done.out) == (1, True)
+    assert run("orders", "--config", config).out == "no unfinished orders\n"
