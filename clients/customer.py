@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -127,7 +128,7 @@ class Customer:
         self._fingerprint = client.key_file.fingerprint
         self._outbox = DurableWriter(state.outbox.add)
         self._archive = DurableWriter(state.archive, ARCHIVE_SECONDS)
-        self._unsaved: set[asyncio.Future[None]] = set()
+        self._unsaved: dict[str, asyncio.Future[None]] = {}
 
     # --- Orders ---
 
@@ -176,6 +177,18 @@ class Customer:
                 raise
         except ClientError:
             pass  # it is asked again when the order is to be sent
+
+    def unfinished_like(self, order: Order) -> list[str]:
+        """Return the ids of the unfinished orders that ask for the same in the same words.
+
+        :raises StorageError: the outbox can't be read.
+        """
+        meaning = meaning_of(order)
+        return [
+            record.order_id
+            for record in self._state.unfinished()
+            if record.meaning == meaning and record.order_id not in self._unsaved
+        ]
 
     async def finish(self, record: OrderRecord, policy: RetryPolicy | None = None) -> OrderResult:
         """Send an order of the outbox, or one that has ended, again: the same bytes.
@@ -285,12 +298,12 @@ class Customer:
         if record.has_ended:
             return
         saved = self._archive.put(msgspec.structs.replace(record, **changes))
-        self._unsaved.add(saved)
-        saved.add_done_callback(self._note_saved)
+        self._unsaved[record.order_id] = saved
+        saved.add_done_callback(partial(self._note_saved, record.order_id))
 
-    def _note_saved(self, saved: asyncio.Future[None]) -> None:
+    def _note_saved(self, order_id: str, saved: asyncio.Future[None]) -> None:
         if not saved.cancelled() and saved.exception() is None:
-            self._unsaved.discard(saved)
+            self._unsaved.pop(order_id, None)
 
     async def flush(self) -> None:
         """Wait until every receipt is safe on the disk, and leave the outbox to who comes next.
@@ -299,23 +312,30 @@ class Customer:
         """
         await self._archive.flush()
         await asyncio.to_thread(self._state.outbox.rest)
-        unsaved, self._unsaved = self._unsaved, set()
-        failures = [error for saved in unsaved if (error := saved.exception()) is not None]
+        unsaved, self._unsaved = self._unsaved, {}
+        failures = [error for saved in unsaved.values() if (error := saved.exception()) is not None]
         if failures:
             raise ReceiptsNotKeptError(len(failures), failures[0])
 
     # --- Answers that come when nobody waits for them any more ---
 
-    def take_late_reply(self, order_id: str, body: bytes, bank: Bundle | None) -> None:
-        """Use a reply to an order of the outbox that is not under way: it may end it."""
+    def take_late_reply(
+        self, order_id: str, body: bytes, bank: Bundle | None
+    ) -> OrderResult | None:
+        """Use a reply to an order of the outbox that is not under way: it may end it.
+
+        :return: how the order ended; None where it didn't, or had ended before.
+        :raises RefusedError: as :meth:`finish`.
+        """
         record = self._state.order(order_id)
-        if record is None or record.has_ended or bank is None:
-            return
+        if record is None or record.has_ended or order_id in self._unsaved or bank is None:
+            return None
         outgoing = self._outgoing(record)
         outgoing.bundle = bank
         outgoing.judge(body)
-        if outgoing.receipt is not None or outgoing.certain_no is not None:
-            self._conclude(record, outgoing, Ended(order_id, Stage.ANSWERED, None, ""))
+        if outgoing.receipt is None and outgoing.certain_no is None:
+            return None
+        return self._conclude(record, outgoing, Ended(order_id, Stage.ANSWERED, None, ""))
 
     # --- Questions ---
 

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from clients.customer import UNFIT_BANK, OrderResult, OrderState
+from clients.customer import UNFIT_BANK, Customer, OrderResult, OrderState
 from clients.display import amount_text
-from clients.errors import RefusedError
+from clients.errors import RefusedError, StorageError
 from clients.messages import DeliveryState, TextResult
 from clients.words import in_words
-from protocol.banking import BalanceLine, Receipt
+from protocol.banking import BalanceLine, Order, Receipt
 
-__all__ = ["ExitStatus", "balance_text", "order_text", "refusal_text", "status_of", "text_text"]
+__all__ = [
+    "ExitStatus",
+    "balance_text",
+    "late_end_text",
+    "order_text",
+    "refusal_text",
+    "status_of",
+    "text_text",
+    "twin_texts",
+]
 
 FINISH_HINT = "find out with: orders --finish"
 
@@ -63,6 +72,29 @@ def _heard(result: OrderResult) -> str:
     # Whatever the relay's words are, those about keys are mostly this program's own.
     detail = result.detail if result.code in UNFIT_BANK else ""
     return f"; heard last, not proven: {in_words(result.code, detail)}"
+
+
+def late_end_text(result: OrderResult) -> str:
+    """Return in one line how an order of an earlier command ended."""
+    accepted = result.state is OrderState.ACCEPTED
+    how = "accepted" if accepted else f"refused: {in_words(result.code, result.detail)}"
+    return f"order {result.order_id} ({result.meaning}) ended meanwhile: {how}"
+
+
+def twin_texts(customer: Customer, order: Order) -> list[str]:
+    """Return a warning for each unfinished order that asks for the same: it may be the one meant.
+
+    Where the outbox can't be read, that is the warning: it keeps nobody from ordering.
+    """
+    try:
+        twins = customer.unfinished_like(order)
+    except StorageError as error:
+        return [f"whether the same was ordered before is not known: {error}"]
+    return [
+        f"an order with the same content is unfinished: {order_id}; `orders --finish` finishes it, "
+        "and this is another one"
+        for order_id in twins
+    ]
 
 
 def refusal_text(error: RefusedError) -> str:

@@ -19,7 +19,14 @@ from clients.errors import (
     RelayUnreachableError,
 )
 from clients.messages import DeliveryState, OutgoingText
-from clients.outcomes import ExitStatus, order_text, refusal_text, status_of, text_text
+from clients.outcomes import (
+    ExitStatus,
+    order_text,
+    refusal_text,
+    status_of,
+    text_text,
+    twin_texts,
+)
 from clients.session import Session
 from clients.waiting import first_of
 from protocol.bundles import Bundle
@@ -134,6 +141,8 @@ class Script:
             self._tell_unexpected(number, action, error)
 
     async def _order(self, number: int, action: BankAction) -> None:
+        for text in twin_texts(self._session.customer, action.order):
+            self._display.warn(f"action {number}/{len(self._actions)}: {text}")
         submitted = self._session.customer.submit(action.order, policy=self._policy)
         task = asyncio.ensure_future(submitted)
         await first_of(task, self._stop.wait(), seconds=self._remaining)

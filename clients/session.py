@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 
 from clients.client import Client
-from clients.customer import BankPin, Customer
-from clients.errors import UsageError
+from clients.customer import BankPin, Customer, OrderResult
+from clients.errors import RefusedError, UsageError
 from clients.memory import PinsOnDisk
 from clients.messages import Messenger
 from clients.peers import Peers
@@ -79,10 +79,13 @@ async def connect(
     *,
     on_message: Callable[[StoredMessage], None],
     on_refused: Callable[[str, Code, str], None],
+    on_late_end: Callable[[OrderResult], None] = lambda _: None,
     wait_seconds: float | None = None,
 ) -> AsyncIterator[Session]:
     """Be connected for as long as the block lasts; what is unfinished afterwards is on disk.
 
+    :param on_late_end: called with how an order of an earlier session ended, when the bank's answer
+        comes now.
     :param wait_seconds: how long to wait for the registration; by default all tries together.
     :raises RelayUnreachableError: the relay can't be reached in time.
     :raises RegistrationRefusedError: the relay will not have this client.
@@ -100,7 +103,7 @@ async def connect(
     if setup.bank is not None:
         bank = setup.bank
         customer = Customer(client, bank, state, setup.policy)
-        client.on_stray_reply = partial(_take_late, customer, client, bank)
+        client.on_stray_reply = partial(_take_late, customer, client, bank, on_late_end)
     messenger.start(client)
     client.start()
     try:
@@ -114,10 +117,19 @@ async def connect(
             await asyncio.shield(customer.flush())
 
 
-def _take_late(customer: Customer, client: Client, bank: BankPin, deliver: Deliver) -> None:
+def _take_late(
+    customer: Customer,
+    client: Client,
+    bank: BankPin,
+    on_late_end: Callable[[OrderResult], None],
+    deliver: Deliver,
+) -> None:
     """A reply that nobody waits for: perhaps to an order of an earlier run."""
     if deliver.sender != bank.id or deliver.re is None:
         return
-    with contextlib.suppress(ValueError):
+    # An order that was made for a bank of another key isn't ended by this one.
+    with contextlib.suppress(ValueError, RefusedError):
         known = client.peers.known(bank.id, client.clock())
-        customer.take_late_reply(deliver.re, unb64u(deliver.body), known)
+        result = customer.take_late_reply(deliver.re, unb64u(deliver.body), known)
+        if result is not None:
+            on_late_end(result)

@@ -10,11 +10,12 @@ from typing import TypeVar
 
 import typer
 
+from clients.customer import OrderResult
 from clients.display import Display
 from clients.errors import OutputError
 from clients.event_loop import run as run_loop
 from clients.memory import PinsOnDisk
-from clients.outcomes import ExitStatus
+from clients.outcomes import ExitStatus, late_end_text
 from clients.session import Session, Setup, connect
 from clients.storage import StateDirectory, StoredMessage
 from clients.words import in_words
@@ -72,8 +73,15 @@ async def connected(
     def on_refused(sender: str, code: Code, detail: str) -> None:
         display.warn(f"a message from {sender} was refused: {in_words(code, detail)}")
 
+    def on_late_end(result: OrderResult) -> None:
+        display.warn(late_end_text(result))
+
     async with connect(
-        setup, on_message=on_message, on_refused=on_refused, wait_seconds=wait_seconds
+        setup,
+        on_message=on_message,
+        on_refused=on_refused,
+        on_late_end=on_late_end,
+        wait_seconds=wait_seconds,
     ) as session:
         yield session
     newcomers.tell()

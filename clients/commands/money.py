@@ -14,9 +14,14 @@ from clients.commands.connected import end_with, talk
 from clients.commands.options import Common, setup_of, with_common_options
 from clients.customer import OrderResult
 from clients.display import Display, amount_text, printable, time_text
-from clients.errors import ClientError, OutcomeUnknownError, RefusedError, UsageError
+from clients.errors import (
+    ClientError,
+    OutcomeUnknownError,
+    RefusedError,
+    UsageError,
+)
 from clients.orders import meaning_of
-from clients.outcomes import ExitStatus, balance_text, order_text, status_of
+from clients.outcomes import ExitStatus, balance_text, order_text, status_of, twin_texts
 from clients.prompt import ask_yes
 from clients.session import Session
 from protocol import limits
@@ -355,6 +360,8 @@ def _carry_out(common: Common, order: Order, *, yes: bool, as_json: bool) -> Non
 
     async def conversation(session: Session) -> OrderResult | None:
         nonlocal consented
+        for text in twin_texts(session.customer, order):
+            (display.warn if yes else display.say)(text)
         consented = yes or await _consent(session, display, order)
         return await session.customer.submit(order) if consented else None
 

@@ -25,7 +25,7 @@ from clients.retry import RetryPolicy
 from protocol import frames
 from protocol.banking import AccountsQuery, BalanceQuery, BalanceResult, Transfer, Withdraw
 from protocol.client_exchange import Stage
-from protocol.encoding import unb64u
+from protocol.encoding import b64u, unb64u
 from protocol.errors import Code
 from protocol.keyfile import rotate_prekeys
 from tests.clients.fake_relay import FakeRelay, Session, now_ms, until
@@ -143,8 +143,49 @@ async def test_reply_that_comes_in_a_later_run_ends_the_order(world: World) -> N
         await until(lambda: bool(world.relay.mailbox["ada"]))
         async with world.person() as ada:
             await until(lambda: not ada.state.unfinished())
+            [late] = ada.late
+            assert (late.meaning, late.state) == (
+                "transfer 100 from account1 to account2",
+                OrderState.ACCEPTED,
+            )
             assert [record.has_ended for record in ada.state.finished()] == [True]
     assert world.bank.booked == 1
+
+
+async def test_late_reply_to_an_order_for_another_key_of_the_bank_changes_nothing(
+    world: World,
+) -> None:
+    async with world.open_bank(), world.person(policy=HASTY) as ada:
+        world.bank.silent_times = 99
+        customer = ada.session.customer
+        order_id = (await customer.submit(HUNDRED)).order_id
+        ada.session.customer.bank = BankPin("bank", bytes(16))
+        relay = world.relay.sessions["ada"][0]
+        late = frames.Deliver(
+            id=order_id[:-1] + "0",
+            sender="bank",
+            kind=frames.Kind.REPLY,
+            attempt=1,
+            accepted_at=now_ms(),
+            body=b64u(bytes(64)),
+            re=order_id,
+        )
+        await world.relay.deliver(relay, late)
+        await until(lambda: not relay.unacked)
+        assert ada.late == []
+        assert world.relay.registrations == 2
+
+
+async def test_order_that_is_given_again_has_an_unfinished_twin(world: World) -> None:
+    async with world.open_bank(), world.person(policy=HASTY) as ada:
+        customer = ada.session.customer
+        await customer.submit(HUNDRED)
+        # It has ended, though its receipt may still be on its way to the disk.
+        assert customer.unfinished_like(HUNDRED) == []
+        world.bank.silent_times = 99
+        first = await customer.submit(HUNDRED)
+        assert customer.unfinished_like(HUNDRED) == [first.order_id]
+        assert customer.unfinished_like(Withdraw(account="account1", amount="100")) == []
 
 
 async def test_certain_no_ends_an_order_without_a_receipt(world: World) -> None:

@@ -125,6 +125,12 @@ def test_ctrl_c_after_the_yes_leaves_the_outcome_open(
         assert window.wait_for_end() == 3
         assert "orders --finish" in window.seen
     bank.silent_times = 0
+    # Whoever gives the same order again is told of this one before the yes.
+    with terminal(tmp_path, *TRANSFER, str(config)) as window:
+        window.wait_for("Do it? [y/N]: ")
+        assert "an order with the same content is unfinished: " in window.seen
+        window.type("n\n")
+        assert window.wait_for_end() == 1
     assert run("orders", "--finish", "--config", config).status == 0
     assert bank.booked == 1
 

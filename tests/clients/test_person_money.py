@@ -219,6 +219,45 @@ def test_unknown_outcome_is_said_kept_and_found_out(
     assert run("orders", "--again", "0" * 8, "--config", config).status == 2
 
 
+def test_command_that_takes_a_late_answer_says_how_the_order_ended(
+    run: Run, background: BackgroundWorld, config: Path
+) -> None:
+    world = background.world
+    hasty = ("--config", config, "--yes", "--tries", "1", "--timeout", "0.1")
+    for amount, outcome in ((100, "accepted"), (5000, "refused: insufficient_funds")):
+        # The bank's answer comes when the person is away.
+        world.bank.silent_times = 1
+        meaning = f"transfer {amount} from account1 to account2"
+        assert run("transfer", "account1", "account2", amount, *hasty).status == 3
+        background.run(world.relay.drop("bank"))
+        background.run(until(lambda: bool(world.relay.mailbox["ada"])))
+        listed = run("balance", "account1", "--config", config)
+        assert listed.status == 0
+        [line] = [each for each in listed.err.splitlines() if "ended meanwhile" in each]
+        assert line.startswith("order ")
+        assert f"({meaning}) ended meanwhile: {outcome}" in line
+    assert run("orders", "--finish", "--config", config).out == "no unfinished orders\n"
+
+
+@pytest.mark.usefixtures("background")
+def test_order_that_is_given_again_names_the_unfinished_one(
+    run: Run, background: BackgroundWorld, config: Path
+) -> None:
+    words = ("transfer", "account1", "account2", "100", "--config", config, "--yes")
+    background.world.bank.silent_times = 1
+    first = run(*words, "--tries", "1", "--timeout", "0.1")
+    assert (first.status, first.err) == (3, "")
+    [order] = run("orders", "--json", "--config", config).json
+    named = f"an order with the same content is unfinished: {order['order_id']}; `orders --finish`"
+    assert named in run(*words).err
+    other = run("transfer", "account1", "account2", "101", "--config", config, "--yes")
+    assert (other.status, other.err) == (0, "")
+    actions = ["SEND [bank] ADD [account1] [account2] [100]"]
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"actions": actions}))
+    script = run("run", config, "--once")
+    assert (script.status, f"action 1/1: {named}" in script.err) == (0, True)
+
+
 def test_finishing_as_json_is_a_list_of_what_became_of_each(
     run: Run, background: BackgroundWorld, config: Path
 ) -> None:

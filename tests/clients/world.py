@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from clients.customer import BankPin
+from clients.customer import BankPin, OrderResult
 from clients.retry import RetryPolicy
 from clients.service import ServiceClient
 from clients.session import Session, Setup, connect
@@ -40,6 +40,7 @@ class Person:
     session: Session
     messages: list[StoredMessage]
     refused: list[tuple[str, Code, str]]
+    late: list[OrderResult]
 
     @property
     def state(self) -> StateDirectory:
@@ -70,9 +71,11 @@ class World:
     ) -> AsyncIterator[Person]:
         messages: list[StoredMessage] = []
         refused: list[tuple[str, Code, str]] = []
+        late: list[OrderResult] = []
         async with connect(
             self.setup(keys, policy),
             on_message=messages.append,
             on_refused=lambda *what: refused.append(what),
+            on_late_end=late.append,
         ) as session:
-            yield Person(session, messages, refused)
+            yield Person(session, messages, refused, late)
