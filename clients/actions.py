@@ -39,12 +39,14 @@ __all__ = [
     "check_account",
     "check_amount",
     "check_currency",
+    "looks_like_order",
     "parse_action",
 ]
 
 _ACTION: Final = re.compile(r"SEND +\[([^\[\]]*)\] +(\S.*)", re.DOTALL)
 _ADD: Final = re.compile(r"ADD +\[([^\[\]]*)\] +\[([^\[\]]*)\] +\[([^\[\]]*)\] *")
 _SUB: Final = re.compile(r"SUB +\[([^\[\]]*)\] +\[([^\[\]]*)\] *")
+_ORDER_LIKE: Final = re.compile(r"(ADD|SUB) *\[")
 _EXAMPLE: Final = "SEND [recipient] text"
 
 
@@ -84,6 +86,11 @@ def parse_action(source: str, bank_id: str) -> Action:
     if len(text) > limits.TEXT_MESSAGE_CHARS_MAX:
         raise ActionError(f"a message has at most {limits.TEXT_MESSAGE_CHARS_MAX} characters")
     return SendAction(source, recipient, text)
+
+
+def looks_like_order(text: str) -> bool:
+    """Return whether a text that is for a person begins as the bank's commands do."""
+    return _ORDER_LIKE.match(text) is not None
 
 
 def _check_recipient(recipient: str) -> None:

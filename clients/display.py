@@ -103,10 +103,10 @@ class Display:
         except OutputError as error:
             self.warn(f"{error}; {line}")
 
-    def say_anywhere(self, line: str) -> None:
-        """Print one line, on standard error where it can't be written; never raises."""
+    def say_anywhere(self, line: str, **event: object) -> None:
+        """As :meth:`say`, but on standard error where it can't be written; never raises."""
         with self.saying_or_warning(line):
-            self.say(line)
+            self.say(line, **event)
 
     def warn(self, line: str) -> None:
         """Print one line on standard error; it is lost where that can't be written either."""

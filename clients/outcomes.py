@@ -12,6 +12,7 @@ from clients.words import in_words
 from protocol.banking import BalanceLine, Order, Receipt
 
 __all__ = [
+    "FINISH_HINT",
     "ExitStatus",
     "balance_text",
     "late_end_text",

@@ -1,7 +1,8 @@
 """The person's program: ``python -m clients.person``, or ``python clients/person.py``.
 
 Exit status: 0 it was done, 1 it was refused or failed, 2 what was typed (or a configuration) is
-wrong, 3 whether it happened is not known yet (``orders --finish`` finds out).
+wrong, 3 whether it happened is not known yet (``orders --finish`` finds out), 130 it was stopped by
+Ctrl-C (143 by SIGTERM) while nothing was at stake.
 """
 
 from __future__ import annotations
@@ -22,16 +23,8 @@ import typer
 from clients.commands import keys, messages, money, orders
 from clients.commands.command import PersonCommand
 from clients.display import Display, print_whatever_comes
-from clients.errors import (
-    ClientError,
-    OutcomeUnknownError,
-    OutputError,
-    ReceiptsNotKeptError,
-    RefusedError,
-    UsageError,
-)
-from clients.outcomes import ExitStatus, refusal_text
-from protocol.errors import LocalError, ProtocolError
+from clients.explaining import explain
+from clients.outcomes import ExitStatus
 
 __all__ = ["app", "main"]
 
@@ -42,7 +35,8 @@ app: Final = typer.Typer(
     "into your configuration. Then `accounts`, `transfer`, `send`, `listen`.\n\n"
     "Every command takes --config FILE, or --key, --relay and --bank-fingerprint.",
     epilog="Exit status: 0 done, 1 refused or failed, 2 wrong usage, 3 the outcome is not known "
-    "yet (`orders --finish` finds out). Example: "
+    "yet (`orders --finish` finds out), 130 stopped by Ctrl-C, or 143 by SIGTERM, with nothing at "
+    "stake. Example: "
     "python -m clients.person transfer account1 account2 100 --config ada.json",
     add_completion=False,
     no_args_is_help=True,
@@ -77,7 +71,7 @@ def main() -> int:
     except Exception as error:  # noqa: BLE001 - the last resort of a program for people
         if logging.getLogger().isEnabledFor(logging.DEBUG):
             traceback.print_exc()
-        return _explain(error, Display())
+        return explain(error, Display())
     finally:
         _let_go_of_output()
     return ExitStatus.OK
@@ -89,28 +83,6 @@ def _let_go_of_output() -> None:
         sys.stdout.flush()
     except OSError:
         sys.stdout = None
-
-
-def _explain(error: Exception, display: Display) -> ExitStatus:
-    """Say what went wrong in words; return the exit status that tells of it."""
-    match error:
-        case UsageError():
-            display.warn(f"error: {error}")
-            return ExitStatus.USAGE
-        case OutcomeUnknownError() | ReceiptsNotKeptError():
-            display.say_anywhere(f"unknown: {error}")
-            return ExitStatus.UNKNOWN
-        case RefusedError():
-            display.say_anywhere(refusal_text(error))
-        case ProtocolError():
-            display.say_anywhere(refusal_text(RefusedError(error.code, error.detail, proven=False)))
-        case OutputError(reader_has_gone=True):
-            pass  # as usual: who has read enough needs no words
-        case ClientError() | LocalError():
-            display.warn(f"error: {error}")
-        case _:
-            display.warn(f"error: {type(error).__name__}: {error} (--debug shows where)")
-    return ExitStatus.FAILED
 
 
 if __name__ == "__main__":

@@ -9,7 +9,9 @@ import math
 from dataclasses import dataclass, field
 from typing import Final
 
-from clients.actions import Action, BankAction, SendAction
+from clients.actions import Action, BankAction, SendAction, looks_like_order
+from clients.config import BANK_ID
+from clients.customer import BankPin
 from clients.display import Display
 from clients.errors import (
     ClientError,
@@ -20,6 +22,7 @@ from clients.errors import (
 )
 from clients.messages import DeliveryState, OutgoingText
 from clients.outcomes import (
+    FINISH_HINT,
     ExitStatus,
     order_text,
     refusal_text,
@@ -116,7 +119,7 @@ class Script:
 
     @property
     def _why_over(self) -> str:
-        return "the time was over" if self._remaining <= 0 else "the program was to end"
+        return "the program was stopped" if self._stop.is_set() else "the time was over"
 
     async def _wait_until_over(self) -> None:
         with contextlib.suppress(TimeoutError):
@@ -149,20 +152,20 @@ class Script:
         if not task.done():
             task.cancel()
             await asyncio.wait({task})
+            words = f"unknown: {self._why_over} before the bank answered; {FINISH_HINT}"
             # A timer may go off a moment early; nothing more is begun all the same.
             self._deadline = min(self._deadline, asyncio.get_running_loop().time())
-            self._tell(
-                number,
-                ExitStatus.UNKNOWN,
-                "unknown: the time was over before the bank answered; find out with: "
-                "orders --finish",
-            )
+            self._tell(number, ExitStatus.UNKNOWN, words)
             return
         result = task.result()
         self._tell(number, status_of(result), order_text(result), result.code)
 
     async def _send(self, number: int, action: SendAction) -> None:
         recipient = await self._find(number, action.recipient)
+        bank = self._session.setup.bank
+        if bank is not None and recipient.id == bank.id:
+            detail = f"{action.recipient} is the bank, which takes orders only. {_bank_hint(bank)}"
+            raise RefusedError(Code.UNSUPPORTED_PURPOSE, detail, proven=True)
         outgoing, done = self._session.messenger.send(recipient, action.text, self._policy)
         sent = _Sent(number, action, outgoing, done)
         self._sent.append(sent)
@@ -196,7 +199,8 @@ class Script:
                 if loop.time() >= until:
                     raise
             if self._stop.is_set():
-                raise RefusedError(Code.UNKNOWN_RECIPIENT, proven=False)
+                why = f"{self._why_over} before {recipient} was there"
+                raise ClientError(f"nothing was sent: {why}")
             await asyncio.sleep(FIND_PAUSE_SECONDS)
 
     # --- Result lines ---
@@ -205,8 +209,7 @@ class Script:
         """An order may have been sent before it; a message that wasn't is sent by nobody."""
         words = f"something went wrong in this program: {error} (--debug shows where)"
         if isinstance(action, BankAction):
-            hint = "find out with: orders --finish"
-            self._tell(number, ExitStatus.UNKNOWN, f"unknown: {words}; {hint}")
+            self._tell(number, ExitStatus.UNKNOWN, f"unknown: {words}; {FINISH_HINT}")
         else:
             self._tell(number, ExitStatus.FAILED, f"failed: {words}")
 
@@ -243,6 +246,8 @@ class Script:
         words = text_text(result)
         if result.state is not DeliveryState.REFUSED:
             words = f"{words} ({sent.action.text})"
+        elif result.code is Code.UNSUPPORTED_PURPOSE and looks_like_order(sent.action.text):
+            words = f"{words}. {_bank_hint(self._session.setup.bank)}"
         self._tell(sent.number, status_of(result), words, result.code)
 
     def _tell(self, number: int, status: ExitStatus, words: str, code: Code | None = None) -> None:
@@ -263,3 +268,8 @@ class Script:
             # What was done stays done; what nobody would be told of is not begun.
             self._display.warn(f"{error}; {line}")
             self._stop.set()
+
+
+def _bank_hint(bank: BankPin | None) -> str:
+    bank_id = bank.id if bank is not None else BANK_ID
+    return f"Orders are addressed to the bank's id: `SEND [{bank_id}] …`"

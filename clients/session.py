@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 from clients.client import Client
 from clients.customer import BankPin, Customer, OrderResult
@@ -23,7 +24,13 @@ from protocol.errors import Code
 from protocol.frames import Deliver
 from protocol.keyfile import KeyFile
 
-__all__ = ["Session", "Setup", "connect"]
+__all__ = ["NO_FINGERPRINT", "Session", "Setup", "connect"]
+
+NO_FINGERPRINT: Final = (
+    "the bank's fingerprint is not configured, and is never taken from the relay: ask the bank for "
+    "it, then put it into the configuration (bank.fingerprint) or give it with --bank-fingerprint "
+    "or TELLERWIRE_BANK_FINGERPRINT"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +62,7 @@ class Session:
         :raises UsageError: no bank's fingerprint is configured.
         """
         if self._customer is None:
-            raise UsageError(
-                "the bank's fingerprint is not configured, and is never taken from the relay: ask "
-                "the bank for it, then put it into the configuration (bank.fingerprint) or give it "
-                "with --bank-fingerprint or TELLERWIRE_BANK_FINGERPRINT"
-            )
+            raise UsageError(NO_FINGERPRINT)
         return self._customer
 
     async def bank_bundle(self) -> Bundle:

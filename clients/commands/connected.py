@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TypeVar
 
@@ -13,16 +11,16 @@ import typer
 from clients.customer import OrderResult
 from clients.display import Display
 from clients.errors import OutputError
-from clients.event_loop import run as run_loop
 from clients.memory import PinsOnDisk
 from clients.outcomes import ExitStatus, late_end_text
 from clients.session import Session, Setup, connect
+from clients.stopping import run_until_stopped
 from clients.storage import StateDirectory, StoredMessage
 from clients.words import in_words
 from protocol.errors import Code
 from protocol.keys import format_fingerprint
 
-__all__ = ["connected", "end_with", "show_waiting", "stop_on_signals", "talk"]
+__all__ = ["connected", "end_with", "show_waiting", "talk"]
 
 T = TypeVar("T")
 
@@ -34,13 +32,16 @@ def end_with(status: ExitStatus) -> None:
 
 
 def talk(setup: Setup, display: Display, conversation: Callable[[Session], Awaitable[T]]) -> T:
-    """Connect, hold a short conversation, leave; messages that come meanwhile are kept."""
+    """Connect, hold a short conversation, leave; messages that come meanwhile are kept.
+
+    :raises KeyboardInterrupt: the program is to end, by Ctrl-C or SIGTERM.
+    """
 
     async def run() -> T:
         async with connected(setup, display) as session:
             return await conversation(session)
 
-    return run_loop(run())
+    return run_until_stopped(run())
 
 
 @contextlib.asynccontextmanager
@@ -123,10 +124,3 @@ def _show(state: StateDirectory, message: StoredMessage, display: Display) -> No
     with state.showing(message) as is_ours:
         if is_ours:
             display.message(message)
-
-
-def stop_on_signals(stop: asyncio.Event) -> None:
-    """Let Ctrl-C and a service manager end the program in good order."""
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)

@@ -9,11 +9,11 @@ from typing import Annotated
 
 import typer
 
+from clients.actions import BankAction
 from clients.commands.connected import (
     connected,
     end_with,
     show_waiting,
-    stop_on_signals,
     talk,
 )
 from clients.commands.options import Common, setup_of, with_common_options
@@ -21,10 +21,10 @@ from clients.config import Config, load_config
 from clients.directory import check_query
 from clients.display import Display
 from clients.errors import OutputError, RelayUnreachableError, UsageError
-from clients.event_loop import run as run_loop
 from clients.outcomes import ExitStatus, status_of, text_text
 from clients.script import Script
-from clients.session import Session, Setup
+from clients.session import NO_FINGERPRINT, Session, Setup
+from clients.stopping import run_until_stopped, stop_on_signals
 from clients.waiting import first_of
 
 __all__ = ["listen", "run", "send"]
@@ -59,26 +59,55 @@ def run(
     if path is None:
         raise UsageError("which configuration? Give it as `run CONFIG`")
     config = load_config(path, script=True)
-    setup = setup_of(common, config)
     display = Display(as_json=json_lines)
+    begun = asyncio.Event()
     try:
-        status = run_loop(_run_script(setup, config, display, started, stay=not once))
+        setup = setup_of(common, config)
+        _check_bank(setup, config)
+        running = _run_script(setup, config, display, started, begun, stay=not once)
+        status = run_until_stopped(running)
     except RelayUnreachableError:
-        total = len(config.actions)
-        for number in range(1, total + 1):
-            display.say(
-                f"action {number}/{total} not done: there was no connection to the relay",
-                event="action",
-                number=number,
-                actions=total,
-                ok=False,
-            )
+        _tell_not_done(config, display, "there was no connection to the relay")
+        raise
+    except KeyboardInterrupt:
+        if not begun.is_set():
+            _tell_not_done(config, display, "the program was stopped")
         raise
     end_with(status)
 
 
+def _check_bank(setup: Setup, config: Config) -> None:
+    """Refuse a script whose orders nobody could check the bank for, before its first action.
+
+    :raises UsageError: no bank's fingerprint is configured.
+    """
+    if setup.bank is None and any(isinstance(each, BankAction) for each in config.actions):
+        raise UsageError(NO_FINGERPRINT)
+
+
+def _tell_not_done(config: Config, display: Display, why: str) -> None:
+    total = len(config.actions)
+    for number, action in enumerate(config.actions, start=1):
+        display.say(
+            f"action {number}/{total} not done: {why}",
+            event="action",
+            number=number,
+            actions=total,
+            action=action.source,
+            ok=False,
+            code=None,
+            result=f"not done: {why}",
+        )
+
+
 async def _run_script(
-    setup: Setup, config: Config, display: Display, started: float, *, stay: bool
+    setup: Setup,
+    config: Config,
+    display: Display,
+    started: float,
+    begun: asyncio.Event,
+    *,
+    stay: bool,
 ) -> ExitStatus:
     loop = asyncio.get_running_loop()
     left = config.general.duration_seconds - (time.monotonic() - started)
@@ -87,6 +116,7 @@ async def _run_script(
         setup, display, on_unshown=lambda _: stop.set(), wait_seconds=max(left, 0.1)
     ) as session:
         stop_on_signals(stop)
+        begun.set()
         bundle = setup.key_file.bundle
         display.say(
             f"connected to {setup.relay_url} as {bundle.name} ({bundle.id})",
@@ -153,7 +183,7 @@ def listen(
     Example: python -m clients.person listen --config ben.json
     """
     setup = setup_of(common)
-    run_loop(_listen(setup, Display(as_json=json_lines), seconds))
+    run_until_stopped(_listen(setup, Display(as_json=json_lines), seconds))
 
 
 async def _listen(setup: Setup, display: Display, seconds: float | None) -> None:

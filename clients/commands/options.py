@@ -21,8 +21,10 @@ from clients.config import BANK_ID, Config, General, is_old_key, load_config
 from clients.customer import BankPin
 from clients.display import Display, printable
 from clients.errors import ConfigError, UsageError
+from clients.explaining import explain, is_outcome
 from clients.retry import RetryPolicy
 from clients.session import Setup
+from clients.stopping import TERMINATED_STATUS, TerminatedError
 from protocol.addresses import check_relay_url
 from protocol.bundles import Bundle
 from protocol.encoding import check_unicode
@@ -166,7 +168,15 @@ def with_common_options(command: Callable[Concatenate[Common, P], None]) -> Call
         _check_texts(kwargs)
         common = Common(**{name: kwargs.pop(name) for name in _OPTIONS})
         _set_up_logging(common)
-        command(common, *args, **kwargs)
+        try:
+            command(common, *args, **kwargs)
+        except TerminatedError:
+            raise typer.Exit(TERMINATED_STATUS) from None
+        except Exception as error:
+            if not is_outcome(error):
+                raise
+            _end_in_json(error, kwargs)
+            raise
 
     positional = [each for each in own if each.kind is not inspect.Parameter.KEYWORD_ONLY]
     keywords = [each for each in own if each.kind is inspect.Parameter.KEYWORD_ONLY]
@@ -180,6 +190,14 @@ def with_common_options(command: Callable[Concatenate[Common, P], None]) -> Call
     paragraphs = inspect.cleandoc(command.__doc__ or "").split("\n\n")
     wrapper.__doc__ = "\n\n".join(" ".join(each.split()) for each in paragraphs)
     return wrapper
+
+
+def _end_in_json(error: Exception, options: Mapping[str, object]) -> None:
+    """Say as JSON what became of it, and end the command, where its output was to be JSON."""
+    if options.get("as_json"):
+        raise typer.Exit(explain(error, Display(as_json=True))) from error
+    if options.get("json_lines"):
+        raise typer.Exit(explain(error, Display(as_json=True), event="ended")) from error
 
 
 def _check_texts(values: Mapping[str, object]) -> None:

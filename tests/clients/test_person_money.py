@@ -375,8 +375,32 @@ def test_refused_registration_is_said(
     assert Code.ID_TAKEN.value in result.err
 
 
+def test_refusals_and_silence_are_json_where_json_is_wanted(
+    run: Run, background: BackgroundWorld, config: Path
+) -> None:
+    def told(*words: str) -> tuple[int, str, str | None]:
+        typed = run(*words, "--json", "--config", config)
+        facts = typed.json
+        assert facts["detail"]
+        return typed.status, facts["state"], facts["code"]
+
+    for asked in (("balance", "nobodys"), ("statement", "nobodys")):
+        assert told(*asked) == (1, "refused", "account_unavailable")
+    assert told("send", "nobody", "Hello") == (1, "refused", "unknown_recipient")
+    background.world.bank.silent_times = 99
+    hasty = ("--tries", "1", "--timeout", "0.1")
+    assert told("accounts", *hasty) == (3, "unknown", None)
+    background.world.relay.substitutes["bank"] = [
+        other_identity(BANK, signed_by=None).signed_bundle
+    ]
+    Path(config.parent / "state" / "ada" / "pins.json").unlink()
+    order = ("transfer", "account1", "account2", "1", "--yes")
+    assert told(*order) == (1, "refused", "peer_key_changed")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_order_interrupted_by_a_person_is_not_lost(
-    run: Run, background: BackgroundWorld, config: Path, tmp_path: Path
+    run: Run, background: BackgroundWorld, config: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
     bank = background.world.bank
     bank.silent_times = 999
@@ -388,13 +412,35 @@ def test_order_interrupted_by_a_person_is_not_lost(
         text=True,
     )
     background.run(until(lambda: bool(bank.seen), seconds=20))
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     out, _ = process.communicate(timeout=20)
     assert process.returncode == 3
+    assert out.startswith("unknown: stopped")
     assert "orders --finish" in out
     bank.silent_times = 0
     assert run("orders", "--finish", "--config", config).status == 0
     assert bank.booked == 1
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_question_that_is_stopped_ends_with_a_status_of_its_own(
+    background: BackgroundWorld,
+    config: Path,
+    tmp_path: Path,
+    number: signal.Signals,
+    status: int,
+) -> None:
+    background.world.bank.silent_times = 999
+    process = subprocess.Popen(
+        [sys.executable, person.__file__, "balance", "account1", "--config", str(config)],
+        env={"TELLERWIRE_PASSPHRASE": PASSPHRASE, "TELLERWIRE_STATE": str(tmp_path / "state")},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    background.run(until(lambda: bool(background.world.relay.sent()), seconds=20))
+    process.send_signal(number)
+    out, _ = process.communicate(timeout=20)
+    assert (process.returncode, out) == (status, "")
 
 
 def test_killed_program_leaves_an_order_that_another_one_finishes(
