@@ -151,8 +151,8 @@ class Client:
         if not self.connection.ready.is_set():
             problem = self.connection.last_problem or "no answer"
             raise RelayUnreachableError(
-                f"no connection to the relay at {self.relay_url} within {seconds:g} seconds: "
-                f"{problem}"
+                f"no connection to the relay at {self.relay_url} within "
+                f"{round(seconds, 1):g} seconds: {problem}"
             )
 
     async def wait_closed(self) -> None:

@@ -15,7 +15,8 @@ A script needs all of ``general`` and ``actions``; commands that get their order
 line do without. Numbers may be written as texts. ``keys.private`` names a key file, relative to
 this file's folder; ``keys.public`` may be left out, and is checked where it is there; an RSA key
 that the original had there is of no use any more, and changes nothing. ``server`` may have a
-``path`` and ``tls``, or a whole ``url`` instead of everything else. Durations are seconds.
+``path`` and ``tls``, or a whole ``url`` instead of everything else. Durations are seconds, and
+``retries`` is how often a message is sent at the most; 0 is one try, too.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from protocol.encoding import check_unicode
 from protocol.identifiers import check_client_id, split_name
 from protocol.keys import parse_fingerprint
 
-__all__ = ["BANK_ID", "Config", "General", "is_old_key", "load_config"]
+__all__ = ["BANK_ID", "OLD_KEY_ADVICE", "Config", "General", "is_old_key", "load_config"]
 
 BANK_ID: Final = "bank"
 RELAY_PATH: Final = "/relay"
@@ -42,6 +43,12 @@ FILE_BYTES_MAX: Final = 1_048_576
 DURATION_SECONDS_MAX: Final = 30 * 86_400
 TIMEOUT_SECONDS_MAX: Final = 3_600
 RETRIES_MAX: Final = 1_000
+
+OLD_KEY_ADVICE: Final = (
+    "holds a key in clear, as the original did. Keys live in encrypted files here: make a new "
+    "one with `python -m clients.person keygen`, put that file's name here, have the bank enrol "
+    "it, and treat the old key as public"
+)
 
 Section = Mapping[str, object]
 
@@ -109,8 +116,10 @@ class _Reader:
 
     def text(self, key: str) -> str:
         value = self.take(key)
-        if not isinstance(value, str) or not value.strip():
+        if not isinstance(value, str):
             raise self.error(key, "must be a text")
+        if not value.strip():
+            raise self.error(key, "must not be empty")
         try:
             return check_unicode(value.strip())
         except ValueError as error:
@@ -120,12 +129,15 @@ class _Reader:
         value = self.take(key)
         if isinstance(value, bool) or not isinstance(value, int | float | str):
             raise self.error(key, "must be a number")
+        if isinstance(value, str) and not value.strip():
+            raise self.error(key, "must not be empty")
         try:
-            number = float(value)
+            number = _number(value)
         except (ValueError, OverflowError) as error:
             raise self.error(key, f"must be a number, and is {value!r}") from error
         if not math.isfinite(number) or not least <= number <= most:
-            raise self.error(key, f"must be between {least:g} and {most:g}, and is {value}")
+            bounds = f"between {least:.12g} and {most:.12g}"
+            raise self.error(key, f"must be {bounds}, and is {value}")
         return number
 
     def whole(self, key: str, *, least: int, most: int) -> int:
@@ -144,6 +156,13 @@ class _Reader:
         unknown = sorted(set(self._members) - self._taken)
         if unknown:
             raise self.error(unknown[0], "is not known here; is it misspelt?")
+
+
+def _number(value: float | str) -> float:
+    """Python reads more than people write as a number: other scripts' digits, and 1_0 for 10."""
+    if isinstance(value, str) and ("_" in value or not value.isascii()):
+        raise ValueError("these are not the digits 0 to 9")
+    return float(value)
 
 
 def load_config(path: Path, *, script: bool = False) -> Config:
@@ -227,12 +246,7 @@ def is_old_key(text: str) -> bool:
 def _private(path: Path, keys: _Reader) -> Path:
     text = keys.text("private")
     if is_old_key(text):
-        raise keys.error(
-            "private",
-            "holds a key in clear, as the original did. Keys live in encrypted files here: make a "
-            "new one with `python -m clients.person keygen`, put that file's name here, have the "
-            "bank enrol it, and treat the old key as public",
-        )
+        raise keys.error("private", OLD_KEY_ADVICE)
     try:
         return (path.parent / Path(text).expanduser()).resolve()
     except (OSError, RuntimeError, ValueError) as error:
@@ -245,7 +259,8 @@ def _general(general: _Reader, *, whole: bool) -> General:
         duration_seconds=general.number("duration", least=0, most=DURATION_SECONDS_MAX)
         if whole or general.has("duration")
         else standard.duration_seconds,
-        tries=general.whole("retries", least=1, most=RETRIES_MAX)
+        # No try at all would send nothing; where the original wrote 0 it meant once.
+        tries=max(1, general.whole("retries", least=0, most=RETRIES_MAX))
         if whole or general.has("retries")
         else standard.tries,
         timeout_seconds=general.number("timeout", least=0.05, most=TIMEOUT_SECONDS_MAX)
@@ -262,6 +277,9 @@ def _server(server: _Reader) -> str:
             url = check_relay_url(server.text("url"))
         except ValueError as error:
             raise server.error("url", str(error)) from error
+        for key in ("ip", "port", "path", "tls"):
+            if server.has(key):
+                raise server.error(key, "can't be given beside server.url; leave one of them out")
         server.finish()
         return url
     host = server.text("ip")

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 import msgspec
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -25,6 +26,10 @@ __all__ = ["Display", "amount_text", "print_whatever_comes", "printable", "time_
 
 CONTROL = "C"
 TABLE_COLUMNS_MAX = 10_000
+GAP_WIDTH = 2
+"""Between two columns of a table."""
+BROKEN_COLUMN_WIDTH_MIN = 10
+"""A column of a table that is narrower than this isn't read any more, but spelt."""
 
 
 def printable(text: str) -> str:
@@ -134,18 +139,42 @@ class Display:
     def table(self, columns: Sequence[tuple[str, bool]], rows: Iterable[Sequence[str]]) -> None:
         """Print a table, as wide as it has to be where no terminal bounds it.
 
+        Where the terminal is too narrow for that, each row is a block with a line for each column.
+
         :param columns: heading, and whether the column is never broken and aligned to the right,
             as numbers are.
         """
+        shown = [[printable(cell) for cell in row] for row in rows]
+        if shown and self._is_too_narrow(columns, shown):
+            self.write(_blocks([heading for heading, _ in columns], shown))
+            return
         table = Table(box=None, pad_edge=False, header_style="bold")
         for heading, whole in columns:
             justify: Literal["right", "left"] = "right" if whole else "left"
             table.add_column(heading, justify=justify, no_wrap=whole, overflow="fold")
-        for row in rows:
-            table.add_row(*(Text(printable(cell)) for cell in row))
-        with self._out.capture() as drawn:
-            self._out.print(table)
-        self.write(drawn.get())
+        for row in shown:
+            table.add_row(*map(Text, row))
+        # Drawn beside standard output, so that all that is printed there goes through write.
+        drawn = io.StringIO()
+        Console(
+            file=drawn,
+            width=self._out.width,
+            force_terminal=self._out.is_terminal,
+            color_system="standard" if self._out.color_system else None,
+            highlight=False,
+            soft_wrap=True,
+        ).print(table)
+        self.write(drawn.getvalue())
+
+    def _is_too_narrow(
+        self, columns: Sequence[tuple[str, bool]], rows: Sequence[Sequence[str]]
+    ) -> bool:
+        """Whether columns would have to be broken into less than people can read."""
+        needed = 0
+        for number, (heading, whole) in enumerate(columns):
+            widest = max(cell_len(text) for text in [heading, *(row[number] for row in rows)])
+            needed += GAP_WIDTH + (widest if whole else min(widest, BROKEN_COLUMN_WIDTH_MIN))
+        return needed - GAP_WIDTH > self._out.width
 
     def message(self, message: StoredMessage) -> None:
         """Show a message from a person: who, with which key, and what."""
@@ -160,3 +189,14 @@ class Display:
             text=message.text,
             issued_at=message.issued_at,
         )
+
+
+def _blocks(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return each row as lines of heading and cell, with an empty line between rows."""
+    width = max(map(len, headings)) + 1
+    names = [f"{heading}:".ljust(width) for heading in headings]
+    blocks = (
+        "".join(f"{name} {cell}".rstrip() + "\n" for name, cell in zip(names, row, strict=True))
+        for row in rows
+    )
+    return "\n".join(blocks)

@@ -27,8 +27,9 @@ from clients.errors import StorageError
 from clients.files import FILE_MODE, make_private_folder, sync_folder, write_at
 from clients.records import OrderRecord, decode_record, encode_record
 
-__all__ = ["Outbox"]
+__all__ = ["LOG_SUFFIX", "Outbox"]
 
+LOG_SUFFIX: Final = ".log"
 LOG_BYTES_MAX: Final = 1_048_576
 """When a log is this long the next one is begun, so that logs go while a session lasts."""
 
@@ -115,7 +116,7 @@ class Outbox:
         if self._current is not None and self._current.size >= LOG_BYTES_MAX:
             self._leave_log()
         if self._current is None:
-            path = self.folder / f"{first_id}.log"
+            path = self.folder / f"{first_id}{LOG_SUFFIX}"
             with self._locked():
                 # Held before anybody else can look at it and take it for one that was left.
                 descriptor = os.open(path, LOG_FLAGS, FILE_MODE)
@@ -181,7 +182,7 @@ class Outbox:
         return None
 
     def _read_logs(self) -> Iterator[tuple[Path, list[OrderRecord]]]:
-        for path in sorted(self.folder.glob("*.log")):
+        for path in sorted(self.folder.glob(f"*{LOG_SUFFIX}")):
             with contextlib.suppress(FileNotFoundError):
                 yield path, _read_lines(path)
 

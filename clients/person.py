@@ -21,7 +21,7 @@ if not __package__:
 import typer
 
 from clients.commands import keys, messages, money, orders
-from clients.commands.command import PersonCommand
+from clients.commands.command import PersonCommand, PersonGroup
 from clients.display import Display, print_whatever_comes
 from clients.explaining import explain
 from clients.outcomes import ExitStatus
@@ -30,6 +30,7 @@ __all__ = ["app", "main"]
 
 app: Final = typer.Typer(
     name="person",
+    cls=PersonGroup,
     help="Talk to people and to your bank through a relay that can read none of it.\n\n"
     "Begin with `keygen`, give the bank your bundle (`show --bundle`), and write its fingerprint "
     "into your configuration. Then `accounts`, `transfer`, `send`, `listen`.\n\n"

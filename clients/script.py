@@ -119,7 +119,9 @@ class Script:
 
     @property
     def _why_over(self) -> str:
-        return "the program was stopped" if self._stop.is_set() else "the time was over"
+        if self._stop.is_set():
+            return "the program was stopped"
+        return "the time that general.duration gives was over"
 
     async def _wait_until_over(self) -> None:
         with contextlib.suppress(TimeoutError):

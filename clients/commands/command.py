@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterator
 from typing import Any, Final
 
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
-__all__ = ["PersonCommand"]
+from clients.errors import OutputError
+
+__all__ = ["PersonCommand", "PersonGroup"]
 
 _NEGATIVE: Final = re.compile(r"-[0-9.,].*")
 
@@ -23,3 +27,26 @@ class PersonCommand(TyperCommand):
         if any(_NEGATIVE.fullmatch(arg) for arg in args):
             ctx.ignore_unknown_options = True
         return super().parse_args(ctx, args)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Print the help."""
+        with _saying_what_cant_be_written():
+            super().format_help(ctx, formatter)
+
+
+class PersonGroup(TyperGroup):
+    """The program itself: all of its commands."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Print the help."""
+        with _saying_what_cant_be_written():
+            super().format_help(ctx, formatter)
+
+
+@contextlib.contextmanager
+def _saying_what_cant_be_written() -> Iterator[None]:
+    """Help is written by the library, not by :class:`~clients.display.Display`."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(error) from error

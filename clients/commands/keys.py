@@ -183,7 +183,16 @@ def _fingerprint_of(text: str) -> bytes:
     try:
         return parse_fingerprint(text)
     except ValueError:
+        if not _is_there(Path(text)):
+            raise UsageError(f"{text!r} is neither a fingerprint nor a file") from None
         return read_bundle_file(Path(text)).fingerprint
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # too long for a file's name
+        return False
 
 
 @with_common_options

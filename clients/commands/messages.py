@@ -67,7 +67,9 @@ def run(
         running = _run_script(setup, config, display, started, begun, stay=not once)
         status = run_until_stopped(running)
     except RelayUnreachableError:
-        _tell_not_done(config, display, "there was no connection to the relay")
+        _tell_not_done(
+            config, display, "there was no connection to the relay within general.duration"
+        )
         raise
     except KeyboardInterrupt:
         if not begun.is_set():

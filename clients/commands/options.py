@@ -17,7 +17,7 @@ from typing import Annotated, Any, Concatenate, Final, ParamSpec
 import typer
 
 from clients.bundles import read_bundle_file
-from clients.config import BANK_ID, Config, General, is_old_key, load_config
+from clients.config import BANK_ID, OLD_KEY_ADVICE, Config, General, is_old_key, load_config
 from clients.customer import BankPin
 from clients.display import Display, printable
 from clients.errors import ConfigError, UsageError
@@ -322,6 +322,10 @@ def open_key(common: Common, config: Config | None) -> tuple[Path, KeyFile, str]
     try:
         header = read_key_file_header(data)
     except KeyFileError as error:
+        is_old = is_old_key(data.decode("ascii", "replace"))
+        if is_old and config is not None and common.key is None:
+            problem = f"the file {path} {OLD_KEY_ADVICE}"
+            raise ConfigError(config.path, "person.keys.private", problem) from error
         raise type(error)(f"{path}: {error}") from error
     passphrase = passphrase_of(common, f"Passphrase for the key of {header.client_id}: ")
     key_file = decrypt_key_file(data, passphrase)

@@ -22,6 +22,7 @@ from clients.customer import BankPin, OrderResult, OrderState
 from clients.display import Display, amount_text, time_text
 from clients.errors import ClientError, RefusedError, StorageError, UsageError
 from clients.orders import check_evidence, check_receipt, meaning_of
+from clients.outbox import LOG_SUFFIX
 from clients.outcomes import ExitStatus, balance_text, order_text
 from clients.receipts import read_receipt_file
 from clients.records import OrderRecord
@@ -268,6 +269,13 @@ def _receipts_in(file: Path, order_id: str | None) -> list[OrderRecord]:
         records = read_receipt_file(file)
     except OSError as error:
         raise UsageError(f"{file} can't be read: {error.strerror}") from error
+    except StorageError as error:
+        if file.suffix == LOG_SUFFIX:
+            raise UsageError(
+                f"{file} is a log of the outbox: orders, and no receipts. Those are in the folder "
+                "receipts; `orders --all --json` tells which file an order is in"
+            ) from error
+        raise
     wanted = [record for record in records if order_id in (None, record.order_id)]
     if not wanted:
         raise UsageError(f"{file} has no receipt" + (f" of order {order_id}" if order_id else ""))

@@ -79,6 +79,13 @@ def test_numbers_may_be_numbers_and_much_may_be_left_out(tmp_path: Path) -> None
     assert load(tmp_path, contents).relay_url == "wss://relay.example/x"
 
 
+@pytest.mark.parametrize("retries", ["0", 0, "1", 1])
+def test_a_message_is_sent_once_at_least(tmp_path: Path, retries: object) -> None:
+    contents = original()
+    contents["general"]["retries"] = retries
+    assert load(tmp_path, contents).general.tries == 1
+
+
 def test_actions_to_a_bank_of_another_id_are_orders(tmp_path: Path) -> None:
     contents = original()
     contents["bank"] = {"id": "piggy"}
@@ -128,7 +135,9 @@ WRONG: list[tuple[str, Callable[[Contents], None]]] = [
     ("general.duration", put("general", "duration", value=-1)),
     ("general.duration", put("general", "duration", value="nan")),
     ("general.retries", put("general", "retries", value="2.5")),
-    ("general.retries", put("general", "retries", value="0")),
+    ("general.retries", put("general", "retries", value="-1")),
+    ("general.retries", put("general", "retries", value="\u0663")),
+    ("general.retries", put("general", "retries", value="1_0")),
     ("general.timeout", put("general", "timeout", value=None)),
     ("general.timeout", put("general", "timeout", value=True)),
     ("general.time_out", put("general", "time_out", value="1")),
@@ -207,6 +216,31 @@ def test_a_script_names_whatever_is_missing(tmp_path: Path, keys: tuple[str, ...
     with pytest.raises(ConfigError) as caught:
         load(tmp_path, contents, script=True)
     assert str(caught.value) == f"{tmp_path / 'ada.json'}: {'.'.join(keys)}: is missing"
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (put("person", "name", value=" "), "person.name: must not be empty"),
+        (put("general", "timeout", value=""), "general.timeout: must not be empty"),
+        (
+            put("general", "duration", value="1e9"),
+            "general.duration: must be between 0 and 2592000, and is 1e9",
+        ),
+        (
+            put("server", "url", value="ws://relay.example/relay"),
+            "server.ip: can't be given beside server.url; leave one of them out",
+        ),
+    ],
+)
+def test_what_is_wrong_is_said_so_that_it_can_be_put_right(
+    tmp_path: Path, change: Callable[[Contents], None], problem: str
+) -> None:
+    contents = original()
+    change(contents)
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, contents)
+    assert str(caught.value) == f"{tmp_path / 'ada.json'}: {problem}"
 
 
 @pytest.mark.parametrize("key", [RSA_KEY, OLD_PRIVATE_KEY], ids=["PEM", "the base64 in it"])

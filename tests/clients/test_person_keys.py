@@ -20,7 +20,14 @@ from clients.connection import system_clock
 from clients.files import locked, put_private
 from protocol.keyfile import KeyFile, decrypt_key_file, encrypt_key_file, rotate_prekeys
 from protocol.keys import format_fingerprint
-from tests.clients.typist import PASSPHRASE, BackgroundWorld, Run, Typed, write_key
+from tests.clients.test_config import RSA_KEY
+from tests.clients.typist import (
+    PASSPHRASE,
+    BackgroundWorld,
+    Run,
+    Typed,
+    write_key,
+)
 from tests.clients.world import ADA, BEN
 
 
@@ -256,3 +263,25 @@ def test_unexpected_errors_are_no_traceback(run: Run, monkeypatch: pytest.Monkey
     failed = run("accounts")
     assert failed.status == 1
     assert "ZeroDivisionError: oh (--debug shows where)" in failed.err
+
+
+@pytest.mark.usefixtures("background")
+def test_key_file_of_the_old_system_is_named_with_what_to_do(
+    run: Run, config: Path, tmp_path: Path
+) -> None:
+    key = tmp_path / "ada.key"
+    key.write_text(RSA_KEY, encoding="ascii")
+    refused = run("show", "--config", config)
+    assert refused.status == 2
+    assert refused.err.startswith(f"error: {config}: person.keys.private: the file {key} holds")
+    assert "keygen" in refused.err
+
+
+@pytest.mark.parametrize("text", ["zz", "x" * 5_000])
+def test_who_is_neither_a_fingerprint_nor_a_file_is_nobody(
+    run: Run, tmp_path: Path, text: str
+) -> None:
+    key = write_key(tmp_path / "ada.key", ADA)
+    refused = run("show", "--key", key, "--with", text)
+    assert refused.status == 2
+    assert refused.err == f"error: {text!r} is neither a fingerprint nor a file\n"

@@ -202,6 +202,8 @@ def test_unknown_outcome_is_said_kept_and_found_out(
     listed = run("orders", "--json", "--config", config)
     assert [order["outcome"] for order in listed.json] == ["unknown"]
     assert "transfer 100 from account1" in run("orders", "--config", config).out
+    checked = run("verify", listed.json[0]["file"], "--config", config)
+    assert (checked.status, "is a log of the outbox" in checked.err) == (2, True)
     bank.silent_times = 0
     finished = run("orders", "--finish", "--config", config)
     assert finished.status == 0

@@ -184,3 +184,43 @@ def test_json_hides_nothing_from_a_terminal(capsys: pytest.CaptureFixture[str]) 
     assert json.loads(said) == texts
     assert "Ärlig 😀" in said
     assert printable(said.replace("\n", "")) == said.replace("\n", "")
+
+
+@pytest.mark.parametrize(
+    "words", [("statement", "account1"), ("orders", "--all"), ("--help",), ("transfer", "--help")]
+)
+def test_tables_and_help_that_cant_be_written_are_said_to_be_so(
+    run: Run, background: BackgroundWorld, config: Path, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    background.world.bank.entries = 3
+    run("withdraw", "account1", "1", "--yes", "--config", config)
+    with_config = words if "--help" in words else (*words, "--config", str(config))
+    lost = printed_nowhere(tmp_path, "full", *with_config)
+    assert lost.returncode == 1
+    said = lost.stderr.decode()
+    assert said == "error: the output can't be written: No space left on device\n"
+
+
+def test_a_table_too_wide_for_its_terminal_is_a_block_for_each_row(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    columns = [("account", False), ("owner", False), ("amount TWC", True)]
+    rows = [("account1", "Ärlig, Ada\x1b", "1000"), ("account2", "Beispiel, Ben", "7")]
+    # As wide as is needed for columns that can be read.
+    display = Display()
+    monkeypatch.setattr(display._out, "_width", 32)
+    display.table(columns, rows)
+    assert capsys.readouterr().out.split()[:3] == ["account", "owner", "amount"]
+    monkeypatch.setattr(display._out, "_width", 31)
+    display.table(columns, rows)
+    assert capsys.readouterr().out == (
+        "account:    account1\n"
+        "owner:      Ärlig, Ada\\x1b\n"
+        "amount TWC: 1000\n"
+        "\n"
+        "account:    account2\n"
+        "owner:      Beispiel, Ben\n"
+        "amount TWC: 7\n"
+    )
+    display.table(columns, [])
+    assert "account" in capsys.readouterr().out

@@ -247,7 +247,7 @@ def test_script_ends_with_its_duration_and_says_what_is_unfinished(
     done = run("run", config)
     assert done.status == 1
     assert "action 1/2 unknown" in done.out
-    assert "action 2/2 not done" in done.out
+    assert "action 2/2 not done: the time that general.duration gives was over" in done.out
     assert len(run("orders", "--json", "--config", config).json) == 1
 
 
@@ -361,7 +361,8 @@ def test_script_without_a_relay_says_what_was_not_done(run: Run, config: Path) -
         "action 1/2 not done",
         "action 2/2 not done",
     ]
-    assert "no connection to the relay" in done.err
+    assert re.search(r"no connection to the relay at \S+ within 0\.\d seconds", done.err)
+    assert "not done: there was no connection to the relay within general.duration" in done.out
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
