@@ -147,7 +147,7 @@ class Customer:
             was neither sent nor kept.
         :raises RefusedError: what the relay gave is no good key of the bank; likewise.
         """
-        await self._check_bank()
+        await self.check_bank()
         record = self._sign(order, lifetime_ms)
         outgoing = self._outgoing(record)
         if self._client.protocol.under_way or not self._outbox.put_now(record):
@@ -160,10 +160,10 @@ class Customer:
             await kept
         return await self._send(record, outgoing, policy or self._policy)
 
-    async def _check_bank(self) -> None:
-        """Refuse what could not be sealed to the bank's key; an order in the outbox may be sent.
+    async def check_bank(self) -> None:
+        """Make sure, before there is an order, that there is no reason here to seal none.
 
-        What only the relay says, or doesn't, refuses nothing: it may say something else later.
+        What the relay just says, or doesn't, is no such reason: it may say something else later.
 
         :raises RefusedError: a code of :data:`UNFIT_BANK`.
         """

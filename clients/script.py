@@ -7,7 +7,7 @@ import contextlib
 import logging
 import math
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from clients.actions import Action, BankAction, SendAction, looks_like_order
 from clients.config import BANK_ID
@@ -148,19 +148,29 @@ class Script:
     async def _order(self, number: int, action: BankAction) -> None:
         for text in twin_texts(self._session.customer, action.order):
             self._display.warn(f"action {number}/{len(self._actions)}: {text}")
-        submitted = self._session.customer.submit(action.order, policy=self._policy)
-        task = asyncio.ensure_future(submitted)
-        await first_of(task, self._stop.wait(), seconds=self._remaining)
-        if not task.done():
-            task.cancel()
-            await asyncio.wait({task})
+        customer = self._session.customer
+        if not await self._in_time(checking := asyncio.ensure_future(customer.check_bank())):
+            self._tell(number, ExitStatus.FAILED, f"not done: {self._why_over}")
+            return
+        checking.result()
+        submitting = asyncio.ensure_future(customer.submit(action.order, policy=self._policy))
+        if not await self._in_time(submitting):
             words = f"unknown: {self._why_over} before the bank answered; {FINISH_HINT}"
-            # A timer may go off a moment early; nothing more is begun all the same.
-            self._deadline = min(self._deadline, asyncio.get_running_loop().time())
             self._tell(number, ExitStatus.UNKNOWN, words)
             return
-        result = task.result()
+        result = submitting.result()
         self._tell(number, status_of(result), order_text(result), result.code)
+
+    async def _in_time(self, task: asyncio.Future[Any]) -> bool:
+        """Wait for something until the script's time is over; False where it was given up then."""
+        await first_of(task, self._stop.wait(), seconds=self._remaining)
+        if task.done():
+            return True
+        task.cancel()
+        await asyncio.wait({task})
+        # A timer may go off a moment early; nothing more is begun all the same.
+        self._deadline = min(self._deadline, asyncio.get_running_loop().time())
+        return False
 
     async def _send(self, number: int, action: SendAction) -> None:
         recipient = await self._find(number, action.recipient)

@@ -356,19 +356,22 @@ def _carry_out(common: Common, order: Order, *, yes: bool, as_json: bool) -> Non
     if not yes and not sys.stdin.isatty():
         raise UsageError("money moves only after a yes: use a terminal, or give --yes")
     setup, display = setup_of(common), Display()
-    consented = yes
+    begun = False
 
     async def conversation(session: Session) -> OrderResult | None:
-        nonlocal consented
+        nonlocal begun
+        await session.customer.check_bank()
         for text in twin_texts(session.customer, order):
             (display.warn if yes else display.say)(text)
-        consented = yes or await _consent(session, display, order)
-        return await session.customer.submit(order) if consented else None
+        if not yes and not await _consent(session, display, order):
+            return None
+        begun = True
+        return await session.customer.submit(order)
 
     try:
         result = talk(setup, display, conversation)
     except KeyboardInterrupt as stopped:
-        if consented:
+        if begun:
             raise OutcomeUnknownError(
                 "stopped. If the order was sent already it may run; find out with: orders --finish"
             ) from stopped

@@ -8,7 +8,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -29,7 +28,6 @@ from protocol.banking import Withdraw
 from protocol.bundles import Bundle
 from protocol.errors import Code
 from protocol.keys import format_fingerprint
-from tests.clients.fake_relay import until
 from tests.clients.test_messages import other_identity, say
 from tests.clients.typist import PASSPHRASE, BackgroundWorld, Run, write_config
 from tests.clients.world import ADA, BEN, keys_of
@@ -400,82 +398,6 @@ def test_script_keeps_no_order_for_a_bank_with_another_key(
     done = run("run", config, "--once")
     assert (done.status, "action 1/1 refused: peer_key_changed" in done.out) == (1, True)
     assert run("orders", "--config", config).out == "no unfinished orders\n"
-
-
-def begun(tmp_path: Path, *words: object) -> subprocess.Popen[str]:
-    """Start the program beside the test."""
-    return subprocess.Popen(
-        [sys.executable, person.__file__, *map(str, words)],
-        env={
-            "TELLERWIRE_PASSPHRASE": PASSPHRASE,
-            "TELLERWIRE_STATE": str(tmp_path / "state"),
-            "PYTHONUNBUFFERED": "1",
-        },
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_script_that_is_stopped_says_so_of_each_action(
-    background: BackgroundWorld, tmp_path: Path, number: signal.Signals
-) -> None:
-    world = background.world
-    world.bank.silent_times = 999
-    actions = ("SEND [bank] SUB [account1] [1]", "SEND [bank] SUB [account1] [2]")
-    config = write_config(tmp_path, world, ADA, actions, duration=60, timeout=20)
-    process = begun(tmp_path, "run", config)
-    background.run(until(lambda: bool(world.bank.seen), seconds=20))
-    process.send_signal(number)
-    out, _ = process.communicate(timeout=20)
-    assert process.returncode == 1
-    assert [line for line in out.splitlines() if line.startswith("action")] == [
-        "action 1/2 unknown: the program was stopped before the bank answered; find out with: "
-        "orders --finish",
-        "action 2/2 not done: the program was stopped",
-    ]
-
-
-def test_script_that_is_stopped_while_it_waits_for_somebody_says_so(
-    background: BackgroundWorld, tmp_path: Path
-) -> None:
-    world = background.world
-    actions = ("SEND [nobody] Hello",)
-    config = write_config(tmp_path, world, ADA, actions, duration=60, timeout=20)
-    process = begun(tmp_path, "run", config)
-    background.run(
-        until(lambda: any(isinstance(one, frames.Lookup) for one in world.relay.received), 20)
-    )
-    process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=20)
-    assert process.returncode == 1
-    stopped = "action 1/1 failed: nothing was sent: the program was stopped before nobody was there"
-    assert stopped in out
-
-
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_script_that_is_stopped_before_it_is_connected_says_what_was_not_done(
-    config: Path, tmp_path: Path, number: signal.Signals, status: int
-) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        contents = json.loads(config.read_text(encoding="utf-8"))
-        contents |= {
-            "server": {"ip": "127.0.0.1", "port": silent.getsockname()[1]},
-            "actions": ["SEND [ben] Hello", "SEND [bank] SUB [account1] [1]"],
-            "general": {"duration": 60, "retries": 5, "timeout": 20},
-        }
-        config.write_text(json.dumps(contents), encoding="utf-8")
-        process = begun(tmp_path, "run", config)
-        silent.settimeout(20)
-        connection, _ = silent.accept()
-        with connection:
-            process.send_signal(number)
-            out, _ = process.communicate(timeout=20)
-    assert process.returncode == status
-    assert out.splitlines() == [
-        "action 1/2 not done: the program was stopped",
-        "action 2/2 not done: the program was stopped",
-    ]
 
 
 def test_orders_of_a_script_without_the_banks_fingerprint_are_refused_before_anything_is_sent(
