@@ -281,6 +281,10 @@ class RelayConnection(Generic[T]):
         self._out.append(frame)
         return True
 
+    def awaits_ack(self, sender: str, message_id: str) -> bool:
+        """Return whether a message with this sender and id is delivered and not acknowledged."""
+        return (sender, message_id) in self._in_flight
+
     def give_back(self) -> Iterator[T]:
         """Yield the tokens of all messages that were not acknowledged, oldest first.
 

@@ -28,7 +28,6 @@ from relay.bus_frames import (
     Hello,
     Here,
     MailStored,
-    MessageKey,
     Report,
     Revoke,
     Settled,
@@ -39,7 +38,7 @@ from relay.bus_frames import (
 from relay.exchange import Exchange
 from relay.leases import Others
 from relay.limits import RelayLimits
-from relay.messages import Message, RemoteOrigin
+from relay.messages import Message, MessageKey, RemoteOrigin
 from relay.metrics import counters
 from relay.presence import LocalClient
 
@@ -104,6 +103,8 @@ class Bus:
             workers = sorted(workers, key=lambda one: len(self._forwarded.get(one, ())))[:1]
         now = self._clock()
         for worker in workers:
+            if message.key in self._forwarded.get(worker, ()):
+                continue  # it was sent again: word of it could not say which of the two it means
             if self._post(worker, Forward.of(message)):
                 counters.forwarded += 1
                 message.forwards.add(worker)

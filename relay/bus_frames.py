@@ -8,7 +8,7 @@ import msgspec
 
 from protocol.errors import Code
 from protocol.frames import Kind, Role, State
-from relay.messages import Message, RemoteOrigin
+from relay.messages import Message, MessageKey, RemoteOrigin
 
 __all__ = [
     "MESSAGE_TYPE",
@@ -22,7 +22,6 @@ __all__ = [
     "Hello",
     "Here",
     "MailStored",
-    "MessageKey",
     "Report",
     "Revoke",
     "Settled",
@@ -32,8 +31,6 @@ __all__ = [
 ]
 
 MESSAGE_TYPE: Final = "relay.batch"
-MessageKey = tuple[str, str, str]
-"""Recipient, sender (both in lower case) and message id."""
 
 
 class _BusFrame(msgspec.Struct, frozen=True, array_like=True):

@@ -2,7 +2,8 @@
 
 A message is delivered at once to whoever is here and has room; everything else goes through the
 mailbox. While mail waits for a recipient new messages queue behind it, so the messages of one
-sender stay in order. Nothing here waits: the database answers by a call.
+sender stay in order. Only a message that was sent again waits alone for the acknowledgement of the
+first one. Nothing here waits: the database answers by a call.
 """
 
 from __future__ import annotations
@@ -151,7 +152,11 @@ class Exchange:
         if not message.settled:
             self.settle(message)
         client = connection.client
-        if client is not None and client.key in self.presence.backlogs:
+        if client is None:
+            return
+        if client.set_aside and client.set_aside.pop(message.key, None) is not None:
+            self.mail_came(client.key)
+        elif client.key in self.presence.backlogs:
             self.pump(client)
 
     def settle(self, message: Message) -> None:
@@ -238,8 +243,11 @@ class Exchange:
         if self.elsewhere is not None:
             self.elsewhere.announce(client)
         unclaimed: list[int] = []
+        found_again = False
         for message in connection.machine.give_back():
             connection.let_go(message)
+            if client.set_aside.pop(message.key, None) is not None:
+                found_again = True
             if message.settled or message.holders > 0:
                 continue
             if message.row is None:
@@ -250,7 +258,7 @@ class Exchange:
                 unclaimed.append(message.row)
         if unclaimed and connection.role is Role.SERVICE and not client.services:
             self.writer.unclaim(unclaimed)
-        if unclaimed or client.key in self.presence.backlogs:
+        if unclaimed or found_again or client.key in self.presence.backlogs:
             self.mail_came(client.key)
 
     def _deliver_again(self, message: Message, client: LocalClient, role: Role | None) -> None:
@@ -296,16 +304,19 @@ class Exchange:
         backlog = self.presence.backlog(client.key)
         hints, all_committed = client.hints, backlog.pending == 0
         count = min(mailbox.PAGE_MESSAGES_MAX, max(one.machine.room for one in client.connections))
+        claim = self.name if client.services else ""
         messages = await self._database.run(
             mailbox.page,
             client.key,
-            exclude=set(client.rows_out),
+            exclude=client.rows_seen,
             count=count,
-            claim=self.name if client.services else "",
+            claim=claim,
             now=self._clock(),
         )
-        for message in messages:
+        for place, message in enumerate(messages):
             if not self._hand_out(client, message):
+                if claim:
+                    self._unclaim(messages[place:])
                 return True
         if len(messages) < count and hints == client.hints:
             if all_committed and backlog.pending == 0:
@@ -318,15 +329,31 @@ class Exchange:
         if not client.connections or message.row in client.rows_out:
             return bool(client.connections)
         # The database has counted this attempt already, in case the process ends here.
-        if not client.offer(message, self._clock()):
-            return False
-        client.rows_out.add(message.row)
-        return True
+        if client.offer(message, self._clock()):
+            client.rows_out.add(message.row)
+            return True
+        # No room, unless the recipient is about to acknowledge what was sent before under this id:
+        # that is no reason for letting others wait.
+        if client.awaits_ack(message):
+            self._set_aside(client, message, message.row)
+            return True
+        return False
+
+    def _set_aside(self, client: LocalClient, message: Message, row: int) -> None:
+        """Leave a message in the mailbox until the earlier one of its name is done with."""
+        client.set_aside[message.key] = row
+        if client.services:
+            self._unclaim([message])
+
+    def _unclaim(self, messages: list[Message]) -> None:
+        """Let go of mail that no service here takes now: one at another process may."""
+        self.writer.unclaim([message.row for message in messages if message.row is not None])
 
     def _exhausted(self, client: LocalClient) -> None:
         backlog = self.presence.backlogs.pop(client.key, None)
         if backlog is not None and self.elsewhere is not None:
-            self.elsewhere.drained(client.key, max(client.rows_out, default=backlog.last_row))
+            # What is set aside keeps nobody waiting, at other processes neither.
+            self.elsewhere.drained(client.key, max({backlog.last_row} | client.rows_seen))
 
     def statuses_came(self, key: str) -> None:
         """There are statuses for a client; if it is here, tell it."""

@@ -262,10 +262,13 @@ def _usage(keys: set[str]) -> dict[str, tuple[int, int]]:
 
 
 def _renew(row: Mail, message: Message) -> None:
-    """Take over what the sender sent again under the same id: it may be sealed to a newer key."""
+    """Take over what the sender sent again under the same id: it may be sealed to a newer key.
+
+    What comes back from a connection that ended replaces nothing that was sent after it.
+    """
     if row.body == message.body and row.expires_at >= message.expires_at:
         return
-    if row.body != message.body:
+    if row.body != message.body and row.position <= message.position:
         row.body, row.size = message.body, len(message.body)
         row.revision += 1
     row.expires_at = max(row.expires_at, message.expires_at)

@@ -8,7 +8,10 @@ from typing import Any
 from protocol.errors import Code
 from protocol.frames import Deliver, Kind, Send, State
 
-__all__ = ["Ended", "Message", "RemoteOrigin"]
+__all__ = ["Ended", "Message", "MessageKey", "RemoteOrigin"]
+
+MessageKey = tuple[str, str, str]
+"""Recipient, sender (both in lower case) and message id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +114,8 @@ class Message:
         )
 
     @property
-    def key(self) -> tuple[str, str, str]:
-        """What names the message: recipient, sender and id."""
+    def key(self) -> MessageKey:
+        """What names the message."""
         return (self.recipient_key, self.sender_key, self.id)
 
     @property

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from protocol.frames import Role
-from relay.messages import Message
+from relay.messages import Message, MessageKey
 
 if TYPE_CHECKING:  # the connection needs the exchange, which needs this module
     from relay.connection import Connection
@@ -32,6 +32,7 @@ class LocalClient:
         "key",
         "pumping",
         "rows_out",
+        "set_aside",
         "status_hints",
     )
 
@@ -41,6 +42,11 @@ class LocalClient:
         self.connections: list[Connection] = []
         self.rows_out: set[int] = set()
         """Rows of the mailbox that are delivered and not acknowledged yet."""
+        self.set_aside: dict[MessageKey, int] = {}
+        """Rows that wait until a delivery with their sender and id is acknowledged or given back.
+
+        Each belongs to something that is in flight, so there are never more of them than of that.
+        """
         self.pumping = False
         self.hints = 0
         """How often somebody said that mail may have come: so a pump knows if it missed one."""
@@ -61,6 +67,11 @@ class LocalClient:
         """Whether a message could be delivered now."""
         return any(one.machine.room > 0 for one in self.services or self.connections)
 
+    @property
+    def rows_seen(self) -> set[int]:
+        """Rows of the mailbox that need not be read for now."""
+        return self.rows_out.union(self.set_aside.values())
+
     def offer(self, message: Message, now: int) -> bool:
         """Deliver to whom it belongs: the least busy service, or every connection of a person.
 
@@ -75,6 +86,13 @@ class LocalClient:
             return any(service.offer(message, now) for service in services)
         taken = [connection.offer(message, now) for connection in list(connections)]
         return any(taken)
+
+    def awaits_ack(self, message: Message) -> bool:
+        """Return whether one of those to whom it belongs has it, and hasn't acknowledged it yet."""
+        return any(
+            one.machine.awaits_ack(message.sender, message.id)
+            for one in self.services or self.connections
+        )
 
 
 def _business(connection: Connection) -> int:

@@ -155,6 +155,46 @@ async def test_what_is_on_its_way_is_waited_for(layer: LossyLayer, begin: Begin)
     assert await Mail.objects.acount() == 0
 
 
+async def test_what_is_sent_again_while_it_is_out_keeps_nobody_waiting_across_the_bus(
+    layer: LossyLayer, begin: Begin
+) -> None:
+    left, right = begin(), begin()
+    ada, eve = await left.join(identity("ada")), await left.join(identity("eve"))
+    bank = await right.join(identity("bank"), Role.SERVICE)
+    await knows(left, "bank")
+    sent = await ada.post("bank")
+    first = await bank.expect(Deliver)
+    await ada.post("bank", id=sent)
+    assert (await ada.status()).state is State.QUEUED
+    others = [await eve.post("bank") for _ in range(20)]
+    assert [(await bank.take()).id for _ in others] == others
+    # What waits alone is no backlog, so the next ones come past the mailbox again.
+    await until(lambda: "bank" not in left.hub.exchange.presence.backlogs)
+    await bank.ack(first)
+    assert (await bank.take()).id == sent
+    assert [(await ada.status()).state for _ in range(2)] == [State.DELIVERED] * 2
+    assert await Mail.objects.acount() == 0
+
+
+async def test_what_one_process_sets_aside_another_may_hand_out(
+    layer: LossyLayer, begin: Begin
+) -> None:
+    left, right = begin(), begin()
+    who = identity("bank")
+    ada, busy = await left.join(identity("ada")), await left.join(who, Role.SERVICE)
+    sent = await ada.post("bank")
+    first = await busy.expect(Deliver)
+    await ada.post("bank", id=sent)
+    assert (await ada.status()).state is State.QUEUED
+    idle = await right.join(who, Role.SERVICE)
+    assert (await idle.take()).id == sent
+    assert (await ada.status()).state is State.DELIVERED
+    await busy.ack(first)
+    assert (await ada.status()).state is State.DELIVERED
+    assert await busy.silent()
+    assert await Mail.objects.acount() == 0
+
+
 async def test_a_process_that_does_not_answer_counts_as_gone(
     layer: LossyLayer, begin: Begin
 ) -> None:
