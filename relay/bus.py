@@ -3,6 +3,10 @@
 A message for a client of another process is forwarded there. Whoever forwards keeps it until the
 other process has said what became of it; it asks after a while, and where no answer comes the
 message goes to the mailbox. So what the channel layer loses comes late or twice, never not at all.
+
+A process that doesn't answer, or that nothing can be sent to, is a suspect: its lease shows that it
+lives, but not that the bus leads there. Nothing is forwarded to it until something is heard from it
+on the bus; at each sweep it is asked to say something.
 """
 
 from __future__ import annotations
@@ -82,8 +86,8 @@ class Bus:
         self._clock = clock
         self._revoke = revoke
         self._channels: dict[str, str] = {}
-        self._leases: dict[str, int] = {}
-        self._suspects: dict[str, int] = {}
+        self._suspects: dict[str, str] = {}
+        """Channels of processes that nothing is forwarded to; none of them is in ``_channels``."""
         self._waiting: dict[str, list[BusFrame]] = {}
         self._senders: dict[str, asyncio.Task[None]] = {}
         self._forwarded: dict[str, dict[MessageKey, _Forwarded]] = {}
@@ -180,23 +184,25 @@ class Bus:
 
     def refresh(self, others: Others) -> None:
         """Take over what the database says of the other processes."""
-        alive = {
-            name: channel
-            for name, (channel, lease) in others.workers.items()
-            if self._suspects.get(name) != lease
-        }
-        for name in set(self._channels) - set(alive):
+        for name in (set(self._channels) | set(self._suspects)) - set(others.workers):
             self._lose(name)
         greeted = set(self._channels)
-        self._channels = alive
-        self._leases = {name: lease for name, (_, lease) in others.workers.items()}
-        self._exchange.presence.replace_remote(row for row in others.clients if row[0] in alive)
+        suspects = set(self._suspects)
+        trusted = {
+            name: channel for name, channel in others.workers.items() if name not in suspects
+        }
+        self._channels = trusted
+        self._suspects = {name: others.workers[name] for name in suspects}
+        self._exchange.presence.replace_remote(row for row in others.clients if row[0] in trusted)
         for worker, here in self._heard_while_reading or ():
-            self._exchange.presence.set_remote(worker, here.client, here.role, here.count)
+            if worker in trusted:
+                self._exchange.presence.set_remote(worker, here.client, here.role, here.count)
         self._heard_while_reading = None
-        for name in set(alive) - greeted:
+        for name in set(trusted) - greeted:
             self._post(name, Hello())
             self._introduce_clients(name)
+        for name in suspects:
+            self._probe(name)
 
     def tick(self) -> None:
         """Ask after messages without word, and give up on processes that don't answer."""
@@ -204,10 +210,10 @@ class Bus:
         for worker, forwarded in list(self._forwarded.items()):
             overdue: list[MessageKey] = []
             for key, entry in forwarded.items():
-                if now - entry.since > UNANSWERED_FACTOR * self._limits.forward_ms:
-                    self._suspects[worker] = self._leases.get(worker, 0)
+                if now - entry.since > self._unanswered_ms:
                     log.warning("bus.no_answer", worker=worker)
-                    self._lose(worker)
+                    self._suspect(worker)
+                    self._give_back_all(worker)
                     break
                 if now - entry.asked_at > self._limits.forward_ms:
                     entry.asked_at = now
@@ -215,6 +221,10 @@ class Bus:
             else:
                 for start in range(0, len(overdue), ASK_KEYS_MAX):
                     self._post(worker, Ask(overdue[start : start + ASK_KEYS_MAX]))
+
+    @property
+    def _unanswered_ms(self) -> int:
+        return UNANSWERED_FACTOR * self._limits.forward_ms
 
     # Out.
 
@@ -227,8 +237,15 @@ class Bus:
             self._post(worker, frame)
 
     def _post(self, worker: str, frame: BusFrame) -> bool:
-        if worker not in self._channels:
-            return False
+        return worker in self._channels and self._put(worker, frame)
+
+    def _probe(self, worker: str) -> None:
+        """Ask a suspect to say something, unless the last time is still being sent."""
+        if worker not in self._senders:
+            self._put(worker, Hello())
+            self._put(worker, Ask([]))
+
+    def _put(self, worker: str, frame: BusFrame) -> bool:
         waiting = self._waiting.setdefault(worker, [])
         if len(waiting) >= WAITING_FRAMES_MAX:
             return False
@@ -240,19 +257,23 @@ class Bus:
 
     async def _send(self, worker: str) -> None:
         """Send what waits for a process; what comes meanwhile goes with the next message."""
+        sending: list[BusFrame] = []
         try:
-            while self._waiting.get(worker):
-                frames = self._waiting[worker]
-                count = _count_that_fits(frames)
-                self._waiting[worker] = frames[count:]
-                channel = self._channels.get(worker)
+            while waiting := self._waiting.get(worker):
+                count = _count_that_fits(waiting)
+                sending, self._waiting[worker] = waiting[:count], waiting[count:]
+                channel = self._channels.get(worker) or self._suspects.get(worker)
                 if channel is None:
                     return
-                batch = Batch(self._exchange.name, self.channel, frames[:count])
-                await self._layer.send(channel, encode(batch))
+                batch = Batch(self._exchange.name, self.channel, sending)
+                # A layer that hangs would keep the next word from going out when it is back.
+                async with asyncio.timeout(self._unanswered_ms / 1_000):
+                    await self._layer.send(channel, encode(batch))
         except Exception as error:  # noqa: BLE001 - a channel layer may raise anything
-            # What is lost is found by asking for it, or by the next sweep.
+            # What else is lost is found by asking for it, or by the next sweep.
             log.error("bus.send_failed", error=type(error).__name__)
+            self._suspect(worker)
+            self._give_back_unsent(worker, sending + self._waiting.get(worker, []))
         finally:
             self._waiting.pop(worker, None)
             self._senders.pop(worker, None)
@@ -263,7 +284,8 @@ class Bus:
         worker = batch.worker
         if batch.channel:
             self._channels[worker] = batch.channel
-            self._suspects.pop(worker, None)
+            if self._suspects.pop(worker, None) is not None:
+                self._trust_again(worker)
         for frame in batch.frames:
             _REACTIONS[type(frame)](self, worker, frame)
 
@@ -338,12 +360,36 @@ class Bus:
                 entry.since = now
         self._give_back(worker, [forwarded.pop(key) for key in frame.unknown if key in forwarded])
 
-    def _lose(self, worker: str) -> None:
-        """A process is gone, or as good as gone: what it was given is to be delivered otherwise."""
-        self._channels.pop(worker, None)
-        self._waiting.pop(worker, None)
+    def _suspect(self, worker: str) -> None:
+        """Forward nothing to a process until something is heard from it."""
+        channel = self._channels.pop(worker, None)
+        if channel is not None:
+            self._suspects[worker] = channel
         self._exchange.presence.forget_worker(worker)
+
+    def _trust_again(self, worker: str) -> None:
+        """Something was heard: ask for its clients, and then for what it still has of us."""
+        log.info("bus.heard_again", worker=worker)
+        self._post(worker, Hello())
+        now = self._clock()
+        for entry in self._forwarded.get(worker, {}).values():
+            entry.since = now
+
+    def _lose(self, worker: str) -> None:
+        """A process is gone: what it was given is to be delivered otherwise."""
+        self._channels.pop(worker, None)
+        self._suspects.pop(worker, None)
+        self._exchange.presence.forget_worker(worker)
+        self._give_back_all(worker)
+
+    def _give_back_all(self, worker: str) -> None:
+        self._waiting.pop(worker, None)
         self._give_back(worker, list(self._forwarded.pop(worker, {}).values()))
+
+    def _give_back_unsent(self, worker: str, frames: Iterable[BusFrame]) -> None:
+        forwarded = self._forwarded.get(worker, {})
+        unsent = [frame.key for frame in frames if isinstance(frame, Forward)]
+        self._give_back(worker, [forwarded.pop(key) for key in unsent if key in forwarded])
 
     def _give_back(self, worker: str, entries: Iterable[_Forwarded]) -> None:
         for entry in entries:

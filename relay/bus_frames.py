@@ -83,6 +83,11 @@ class Forward(_BusFrame, frozen=True, tag="forward"):
             message.attempt,
         )
 
+    @property
+    def key(self) -> MessageKey:
+        """What names the message."""
+        return (self.recipient.lower(), self.sender.lower(), self.id)
+
     def message(self, worker: str) -> Message:
         """Return the message, as one that came from that process."""
         return Message(

@@ -46,8 +46,8 @@ class Arrival:
 class Others:
     """The other living processes that can be reached, and whom they have."""
 
-    workers: dict[str, tuple[str, int]]
-    """Channel and end of the lease, by name."""
+    workers: dict[str, str]
+    """Channels, by name."""
     clients: list[tuple[str, str, Role, int]]
     """Process, client, role, number of connections."""
 
@@ -147,8 +147,7 @@ def bury_dead(now: int) -> list[str]:
 def others(worker: str, now: int) -> Others:
     """Return the other processes that live, and whom they have."""
     alive = Worker.objects.using(ALIAS).filter(lease_until__gte=now).exclude(name=worker)
-    rows = alive.exclude(channel="").values_list("name", "channel", "lease_until")
-    workers = {name: (channel, lease) for name, channel, lease in rows}
+    workers = dict(alive.exclude(channel="").values_list("name", "channel"))
     clients = (
         Connection.objects.using(ALIAS)
         .filter(worker__name__in=workers)

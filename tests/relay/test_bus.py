@@ -12,14 +12,15 @@ from typing import Any
 import pytest
 from asgiref.sync import sync_to_async
 from channels.exceptions import ChannelFull
+from django.test import override_settings
 
 from protocol.errors import Code
 from protocol.frames import Deliver, Kind, Role, State
 from relay import bus_frames
 from relay.bus_frames import Batch, BusFrame, Forward, Held, Here, MailStored, Report, StatusKept
 from relay.models import Mail, Worker
-from tests.relay.conftest import Begin, Relay
-from tests.relay.peer import WAIT_SECONDS, identity
+from tests.relay.conftest import QUICK, Begin, Relay
+from tests.relay.peer import WAIT_SECONDS, Peer, identity
 
 Drop = Callable[[BusFrame], bool]
 
@@ -206,6 +207,64 @@ async def test_a_process_that_does_not_answer_counts_as_gone(
     assert {(await ada.status()).state for _ in sent} == {State.QUEUED}
     # No hint came through either: the sweep of his own process finds the mail.
     assert [(await ben.take()).id for _ in sent] == sent
+
+
+async def test_a_process_without_an_answer_is_given_nothing_until_it_is_heard(
+    layer: LossyLayer, begin: Begin
+) -> None:
+    left, right = begin(), begin()
+    ada, ben = await left.join(identity("ada")), await right.join(identity("ben"))
+    await knows(left, "ben")
+    layer.drop = lambda frame: True
+    for _ in range(3):
+        await queued(ada, await ada.post("ben"))
+        await ben.take()
+        await until(lambda: "ben" not in left.hub.exchange.presence.backlogs)
+        await asyncio.sleep(2 * QUICK["SWEEP_SECONDS"])  # it renews its lease: that proves nothing
+    assert layer.sent["Forward"] == 1
+    layer.drop = lambda frame: False
+    await knows(left, "ben")
+    sent = await ada.post("ben", ttl_ms=0)
+    assert (await ben.take()).id == sent
+
+
+async def test_what_could_not_be_sent_is_stored_at_once(layer: LossyLayer, begin: Begin) -> None:
+    with override_settings(RELAY={**QUICK, "FORWARD_SECONDS": 60}):
+        left, right = begin(), begin()
+    ada, ben = await left.join(identity("ada")), await right.join(identity("ben"))
+    await knows(left, "ben")
+    layer.refuses = True
+    sent = [await ada.post("ben") for _ in range(3)]
+    for one in sent:
+        await queued(ada, one)
+    assert [(await ben.take()).id for _ in sent] == sent
+    layer.refuses = False
+    await knows(left, "ben")
+
+
+async def test_a_layer_that_hangs_is_used_again_when_it_is_back(
+    layer: LossyLayer, begin: Begin
+) -> None:
+    left, right = begin(), begin()
+    ada, ben = await left.join(identity("ada")), await right.join(identity("ben"))
+    await knows(left, "ben")
+    layer.pause_seconds = 3_600
+    sent = await ada.post("ben")
+    await queued(ada, sent)
+    assert (await ben.take()).id == sent
+    layer.pause_seconds = 0
+    await knows(left, "ben")
+    await knows(right, "ada")
+    sent = await ada.post("ben", ttl_ms=0)
+    assert (await ben.take()).id == sent
+
+
+async def queued(sender: Peer, message_id: str) -> None:
+    """Wait until a sender is told that this message is stored."""
+    while True:
+        status = await sender.status()
+        if (status.id, status.state) == (message_id, State.QUEUED):
+            return
 
 
 async def test_hints_may_all_be_lost(layer: LossyLayer, begin: Begin) -> None:
