@@ -43,8 +43,10 @@ class DatabaseThread:
     async def close(self) -> None:
         """Finish what is queued, close the connection, end the thread."""
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._executor, _close_connection)
-        self._executor.shutdown(wait=False)
+        try:
+            await loop.run_in_executor(self._executor, _close_connection)
+        finally:
+            self._executor.shutdown(wait=False)
 
     def _checked(self, function: Callable[P, R]) -> Callable[P, R]:
         def call(*args: P.args, **kwargs: P.kwargs) -> R:

@@ -10,8 +10,9 @@ import os
 import random
 import time
 import uuid
+from collections.abc import Coroutine
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 import structlog
@@ -66,6 +67,7 @@ class Hub:
         self.connections: set[Connection] = set()
         self.is_draining = False
         self._stopped = False
+        self._database_hangs = False
         self._held = HeldBytes(self.limits.held_bytes_max)
         self._beginnings = TokenBucket(
             self.limits.registrations_per_second, self.limits.registrations_per_second, clock()
@@ -108,10 +110,10 @@ class Hub:
         ending.sort(key=lambda connection: connection.machine.unacked == 0)
         for connection in ending:
             if not connection.machine.unacked:
-                await self.exchange.writer.flush()
+                await self._write_the_rest()
             connection.fail(Code.DRAINING, "the relay goes away")
             self.closed(connection)
-        await self.exchange.writer.flush()
+        await self._write_the_rest()
         await asyncio.gather(*(connection.written() for connection in ending))
         await self.stop()
 
@@ -120,21 +122,40 @@ class Hub:
         if self._stopped:
             return
         self._stopped = True
-        await self.exchange.writer.flush()
+        await self._write_the_rest()
         if self.bus is not None:
             await self.bus.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        with suppress(DatabaseError):
-            await self.forget_departed()
-            await self.database.run(leases.stop, self.name)
-        await self.database.close()
+        await self._in_time(self._leave_database())
         if self._signals is not None:
             self._signals.undo()
         # A hub that was drained stays where it is, to send away whoever still comes.
         if not self.is_draining and _hubs.get(self._loop) is self:
             del _hubs[self._loop]
+
+    async def _write_the_rest(self) -> None:
+        """Write what is still to be written, unless the database hangs."""
+        if self._database_hangs or await self._in_time(self.exchange.writer.flush()):
+            return
+        self._database_hangs = True
+        # No sender was told that any of it is stored: that is said after the commit.
+        log.error("database.hangs", not_stored=self.exchange.writer.unwritten)
+
+    async def _leave_database(self) -> None:
+        with suppress(DatabaseError):
+            await self.forget_departed()
+            await self.database.run(leases.stop, self.name)
+        await self.database.close()
+
+    async def _in_time(self, work: Coroutine[Any, Any, None]) -> bool:
+        """Wait for the database as long as for clients that go; return whether it was enough."""
+        try:
+            await asyncio.wait_for(work, self.limits.drain_seconds)
+        except TimeoutError:
+            return False
+        return True
 
     async def forget_departed(self) -> None:
         """Take connections that ended out of the database."""
@@ -170,9 +191,9 @@ class Hub:
         ]
 
     async def settled(self) -> None:
-        """Return once what connections left behind is in the database."""
+        """Return once what connections left behind is in the database, unless that hangs."""
         if not self._stopped:
-            await self.exchange.writer.flush()
+            await self._in_time(self.exchange.writer.flush())
 
     @property
     def _unacked(self) -> int:

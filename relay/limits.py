@@ -29,7 +29,8 @@ class RelayLimits:
     close_seconds: float
     """How long a client that reads too slowly gets for reading why it is closed."""
     drain_seconds: float
-    """How long clients may go on acknowledging after `drain`."""
+    """How long clients may go on acknowledging after `drain`, and how long the database may then
+    take for what is left."""
     reconnect_spread_ms: int
     """Clients are sent away for a random time up to this, so they don't return all at once."""
     bad_frames_max: int

@@ -48,6 +48,7 @@ class MailboxWriter:
         self._limits = limits
         self._clock = clock
         self._requests: deque[_Request] = deque()
+        self._writing = 0
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -56,6 +57,11 @@ class MailboxWriter:
     def is_full(self) -> bool:
         """Whether so much waits for the database that no more messages are taken."""
         return len(self._requests) >= self._limits.store_queue_max
+
+    @property
+    def unwritten(self) -> int:
+        """How much was asked for and is not committed yet."""
+        return len(self._requests) + self._writing
 
     def store(self, message: Message, done: Callable[[Store], None]) -> None:
         """Store a message; ``done`` is called after the commit, or after it failed."""
@@ -96,7 +102,10 @@ class MailboxWriter:
         """Write until cancelled."""
         while True:
             await self._wake.wait()
-            await self._write(self._take())
+            requests = self._take()
+            self._writing = len(requests)
+            await self._write(requests)
+            self._writing = 0
             if not self._requests:
                 self._wake.clear()
                 self._idle.set()

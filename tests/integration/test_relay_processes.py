@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import closing, contextmanager
 from typing import Any
 
+import psycopg
 import pytest
 from asgiref.sync import sync_to_async
 
@@ -240,6 +243,37 @@ async def test_the_processes_leave_nothing_behind(begin: Callable[..., RunningSe
             server.wait()
     assert await Connection.objects.acount() == 0
     assert await Worker.objects.acount() == 0
+
+
+async def test_a_process_whose_database_hangs_ends_all_the_same(
+    begin: Callable[..., RunningServer], fresh_databases: TestDatabases
+) -> None:
+    server, eve = begin(), identity("eve")
+    async with await join(server.relay_url, eve):
+        pass
+    async with await join(server.relay_url, identity("ada")) as ada:
+        with mail_hangs(fresh_databases):
+            await ada.post("eve")
+            await ada.wire.send("nonsense")
+            await ada.refusal()  # so the message before it has been taken
+            server.terminate()
+            await asyncio.to_thread(server.wait)
+    assert server.text().count("database.hangs") == 1
+
+
+@contextmanager
+def mail_hangs(databases: TestDatabases) -> Iterator[None]:
+    """Let whoever wants to store a message wait."""
+    if databases.vendor == "postgresql":
+        with psycopg.connect(databases.relay_url) as holder:
+            holder.execute("LOCK TABLE relay_mail")
+            yield
+        return
+    file = databases.relay_url.removeprefix("sqlite:///")
+    with closing(sqlite3.connect(file, isolation_level=None, check_same_thread=False)) as holder:
+        holder.execute("BEGIN IMMEDIATE")
+        yield
+        holder.execute("ROLLBACK")
 
 
 async def test_redis_may_be_killed_and_come_back(start: Start) -> None:

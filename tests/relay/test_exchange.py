@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -14,7 +15,7 @@ from prometheus_client import generate_latest
 
 from protocol.encoding import b64u
 from protocol.errors import Code
-from protocol.frames import Ack, Deliver, Drain, Kind, Role, State
+from protocol.frames import Ack, Deliver, Drain, Kind, Role, State, Status
 from protocol.keys import IdentityKey
 from relay import leases, mailbox, revocation
 from relay.hub import running_hub, running_hubs
@@ -519,6 +520,27 @@ async def test_a_drained_hub_sends_everybody_away(relay: Relay) -> None:
     late = await relay.dial()
     assert (await late.refusal()).code is Code.DRAINING
     assert await late.wire.closed() == (4000, "draining")
+
+
+async def test_a_database_that_hangs_keeps_no_relay_from_ending(
+    relay: Relay, caplog: pytest.LogCaptureFixture
+) -> None:
+    absent = identity("eve")
+    await known(relay, absent)
+    ada, ben = await relay.join(identity("ada")), await relay.join(identity("ben"))
+    goes_on = threading.Event()
+    hanging = asyncio.create_task(relay.hub.database.run(goes_on.wait))
+    try:
+        await ada.post("eve")
+        await ada.post("ben")
+        await ben.expect(Deliver)
+        await asyncio.wait_for(relay.hub.drain(), WAIT_SECONDS)
+    finally:
+        goes_on.set()
+    await hanging
+    assert await ada.wire.closed() == (4000, "draining")
+    assert not any(isinstance(frame, Status) for frame in ada.waiting)
+    assert caplog.text.count("database.hangs") == 1
 
 
 async def test_a_dead_process_is_buried(relay: Relay) -> None:
