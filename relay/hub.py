@@ -293,7 +293,7 @@ class Hub:
                 event.role,
                 connection.id,
                 worker=self.name,
-                lease_until=clock() + self.limits.lease_ms,
+                lease_ms=self.limits.lease_ms,
             )
         except RelayError as error:
             connection.fail(error.code, error.detail, error.retry_after_ms)

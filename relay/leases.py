@@ -1,15 +1,17 @@
 """Processes and their connections in the database: what survives a crash only until a lease ends.
 
-Every function here runs in the database thread.
+Leases are measured by the database's clock alone: those of the processes' hosts may differ. Every
+function here runs in the database thread.
 """
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from django.db import transaction
+from django.db import connections, transaction
 from django.db.models import Count
 from django.utils import timezone
 
@@ -63,19 +65,20 @@ class Here:
 
 
 def arrive(
-    bundle: Bundle, role: Role, connection_id: str, *, worker: str, lease_until: int
+    bundle: Bundle, role: Role, connection_id: str, *, worker: str, lease_ms: int
 ) -> Arrival:
     """Register a client and note its connection.
 
-    :param lease_until: the lease that the process gets if this is its very first sign of life.
+    :param lease_ms: the lease that the process gets if this is its very first sign of life.
 
     :raises RelayError: see :func:`relay.directory.register`; nothing is changed then.
     """
     with transaction.atomic(using=ALIAS):
         client = directory.register(bundle, role)
-        row, _ = Worker.objects.using(ALIAS).get_or_create(
-            name=worker, defaults={"lease_until": lease_until}
-        )
+        workers = Worker.objects.using(ALIAS)
+        row = workers.filter(name=worker).first()
+        if row is None:
+            row = workers.create(name=worker, lease_until=_now() + lease_ms)
         Connection.objects.using(ALIAS).create(
             connection_id=uuid.UUID(connection_id),
             client_key=client.id_key,
@@ -102,14 +105,14 @@ def depart(connections: list[tuple[str, str]]) -> None:
         Client.objects.using(ALIAS).filter(id_key__in=keys).update(last_seen=timezone.now())
 
 
-def renew(worker: str, channel: str, lease_until: int, here: Callable[[], list[Here]]) -> None:
+def renew(worker: str, channel: str, lease_ms: int, here: Callable[[], list[Here]]) -> None:
     """Say that this process lives, and where it is reached.
 
     :param here: gives its connections: where others took it for dead they are noted again.
     """
     with transaction.atomic(using=ALIAS):
         row, is_new = Worker.objects.using(ALIAS).update_or_create(
-            name=worker, defaults={"channel": channel, "lease_until": lease_until}
+            name=worker, defaults={"channel": channel, "lease_until": _now() + lease_ms}
         )
         if not is_new:
             return
@@ -133,10 +136,10 @@ def stop(worker: str) -> None:
     Worker.objects.using(ALIAS).filter(name=worker).delete()
 
 
-def bury_dead(now: int) -> list[str]:
+def bury_dead() -> list[str]:
     """Forget processes whose lease is over, with connections and claims; return their names."""
     with transaction.atomic(using=ALIAS):
-        dead = Worker.objects.using(ALIAS).filter(lease_until__lt=now).order_by("pk")
+        dead = Worker.objects.using(ALIAS).filter(lease_until__lt=_now()).order_by("pk")
         names = list(dead.select_for_update(skip_locked=True).values_list("name", flat=True))
         if names:
             Worker.objects.using(ALIAS).filter(name__in=names).delete()
@@ -144,9 +147,9 @@ def bury_dead(now: int) -> list[str]:
     return names
 
 
-def others(worker: str, now: int) -> Others:
+def others(worker: str) -> Others:
     """Return the other processes that live, and whom they have."""
-    alive = Worker.objects.using(ALIAS).filter(lease_until__gte=now).exclude(name=worker)
+    alive = Worker.objects.using(ALIAS).filter(lease_until__gte=_now()).exclude(name=worker)
     workers = dict(alive.exclude(channel="").values_list("name", "channel"))
     clients = (
         Connection.objects.using(ALIAS)
@@ -156,3 +159,13 @@ def others(worker: str, now: int) -> Others:
         .annotate(count=Count("pk"))
     )
     return Others(workers, [(name, key, Role(role), count) for name, key, role, count in clients])
+
+
+def _now() -> int:
+    """Return the time in milliseconds since the epoch, the same for all processes."""
+    if connections[ALIAS].vendor != "postgresql":
+        return time.time_ns() // 1_000_000  # they share a file, and so a machine
+    with connections[ALIAS].cursor() as cursor:
+        cursor.execute("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint")
+        (now,) = cursor.fetchone()
+    return int(now)

@@ -92,14 +92,12 @@ class Upkeep:
         hub = self._hub
         channel = hub.bus.channel if hub.bus is not None else ""
         await hub.forget_departed()
-        now = hub.clock()
-        lease_until = now + hub.limits.lease_ms
-        await hub.database.run(leases.renew, hub.name, channel, lease_until, hub.here)
-        for name in await hub.database.run(leases.bury_dead, now):
+        await hub.database.run(leases.renew, hub.name, channel, hub.limits.lease_ms, hub.here)
+        for name in await hub.database.run(leases.bury_dead):
             log.warning("process.died", worker=name)
         if hub.bus is not None:
             hub.bus.begin_refresh()
-            hub.bus.refresh(await hub.database.run(leases.others, hub.name, now))
+            hub.bus.refresh(await hub.database.run(leases.others, hub.name))
 
     async def _expire(self) -> None:
         while True:

@@ -18,7 +18,7 @@ from protocol.errors import Code
 from protocol.frames import Ack, Deliver, Drain, Kind, Role, State, Status
 from protocol.keys import IdentityKey
 from relay import leases, mailbox, revocation
-from relay.hub import running_hub, running_hubs
+from relay.hub import clock, running_hub, running_hubs
 from relay.metrics import counters
 from relay.models import Client, Connection, Mail, StoredStatus, Worker
 from tests.databases import TestDatabases
@@ -561,6 +561,19 @@ def _dead_worker() -> None:
         Connection.objects.create(
             connection_id=new_id(), client_key="x", client_id="x", role="person", worker=dead
         )
+
+
+async def test_processes_whose_clocks_differ_let_each_other_live(begin: Begin) -> None:
+    early, late = begin(), begin()
+    late.hub.clock = lambda: clock() + 3_600_000
+    ada, ben = await early.join(identity("ada")), await late.join(identity("ben"))
+    rows = {row.pk async for row in Worker.objects.all()}
+    assert len(rows) == 2
+    await asyncio.sleep(5 * QUICK["SWEEP_SECONDS"])
+    # Who was buried and came back has another row.
+    assert {row.pk async for row in Worker.objects.all()} == rows
+    for peer in (ada, ben):
+        await peer.still_works()
 
 
 async def test_a_process_taken_for_dead_notes_its_connections_again(relay: Relay) -> None:
