@@ -42,6 +42,7 @@ class Connection:
         "client",
         "heard_at",
         "id",
+        "identity_key",
         "limits",
         "machine",
         "opened_at",
@@ -67,6 +68,8 @@ class Connection:
         )
         self.outbox = Outbox(frames_max=limits.outbox_frames_max, bytes_max=limits.outbox_bytes_max)
         self.client: LocalClient | None = None
+        self.identity_key = b""
+        """The key whose possession was proven at the registration."""
         self.opened_at = now
         self.heard_at = now
         self.aborted = False

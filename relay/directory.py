@@ -26,9 +26,9 @@ from relay.models import Client, Mail, StoredStatus
 
 __all__ = [
     "AmbiguousNameError",
-    "blocked_among",
     "enrol",
     "find",
+    "not_entitled",
     "publish",
     "register",
     "release",
@@ -142,12 +142,21 @@ def release(client: Client) -> None:
         StoredStatus.objects.using(ALIAS).filter(sender_key=row.id_key).delete()
 
 
-def blocked_among(keys: list[str]) -> set[str]:
-    """Return which of these clients may not be here: blocked, released or gone."""
+def not_entitled(holders: set[tuple[str, bytes]]) -> set[tuple[str, bytes]]:
+    """Return which of these may not be here: blocked, released, gone, or replaced by another key.
+
+    :param holders: clients by their key in the database, each with the identity key that it proved.
+    """
     active = Client.objects.using(ALIAS).filter(
-        id_key__in=keys, status=Client.Status.ACTIVE, identity_key__isnull=False
+        id_key__in={key for key, _ in holders},
+        status=Client.Status.ACTIVE,
+        identity_key__isnull=False,
     )
-    return set(keys) - set(active.values_list("id_key", flat=True))
+    return holders - {
+        (key, bytes(identity))
+        for key, identity in active.values_list("id_key", "identity_key")
+        if identity is not None
+    }
 
 
 # --- Binding --------------------------------------------------------------------------------

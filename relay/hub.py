@@ -38,6 +38,7 @@ from relay.exchange import Exchange
 from relay.limits import RelayLimits
 from relay.metrics import counters
 from relay.outbox import HeldBytes
+from relay.presence import LocalClient
 from relay.shutdown import DrainOnSignals
 from relay.upkeep import Upkeep
 
@@ -199,11 +200,24 @@ class Hub:
     def _unacked(self) -> int:
         return sum(connection.machine.unacked for connection in self.connections)
 
-    def revoke(self, key: str) -> None:
-        """End the connections of a client that may not be here any more."""
+    def revoke(self, key: str, identity: bytes | None = None) -> None:
+        """End the connections of a client that may not be here any more.
+
+        :param identity: those alone that proved this identity key.
+        """
         client = self.exchange.presence.local.get(key)
         for connection in list(client.connections) if client is not None else ():
-            connection.fail(Code.REVOKED, "the operator has blocked or released this id")
+            if identity is None or connection.identity_key == identity:
+                words = "the id was blocked, released, or given to another key"
+                connection.fail(Code.REVOKED, words)
+
+    def _end_replaced(self, client: LocalClient, identity: bytes) -> None:
+        """End the connections under keys that came before a client's newest one.
+
+        Those at other processes end at their next sweep.
+        """
+        for older in {one.identity_key for one in client.connections} - {identity}:
+            self.revoke(client.key, older)
 
     def revoke_soon(self, key: str) -> None:
         """Do the same from another thread."""
@@ -315,7 +329,8 @@ class Hub:
         connection.flush()
         counters.registered += 1
         client = self.exchange.presence.join(connection, arrival.key, arrival.client_id)
-        connection.client = client
+        connection.client, connection.identity_key = client, event.bundle.identity_key
+        self._end_replaced(client, event.bundle.identity_key)
         log.info("client.registered", client=arrival.client_id, role=event.role.value)
         self.exchange.joined(client, mail=arrival.waiting > 0, statuses=arrival.has_statuses)
 
@@ -348,6 +363,8 @@ class Hub:
             log.error("publish.database_failed", error=type(error).__name__)
             connection.refuse(Code.OVERLOADED, answers=event.id)
         else:
+            connection.identity_key = event.bundle.identity_key
+            self._end_replaced(client, event.bundle.identity_key)
             connection.send(Published(id=event.id, generation=event.bundle.generation))
 
 

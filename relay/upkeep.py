@@ -122,10 +122,14 @@ class Upkeep:
                 presence.drained(key, backlog.last_row)
 
     async def _end_blocked(self) -> None:
-        here = list(self._hub.exchange.presence.local)
-        if here:
-            for key in await self._hub.database.run(directory.blocked_among, here):
-                self._hub.revoke(key)
+        holders = {
+            (client.key, connection.identity_key)
+            for client in self._hub.exchange.presence.local.values()
+            for connection in client.connections
+        }
+        if holders:
+            for key, identity in await self._hub.database.run(directory.not_entitled, holders):
+                self._hub.revoke(key, identity)
 
 
 def _distinct(*lists: Sequence[str]) -> list[str]:

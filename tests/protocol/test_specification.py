@@ -128,7 +128,7 @@ MEANINGS: dict[Code, str] = {
     Code.MAILBOX_FULL: "the recipient's mailbox is full",
     Code.SLOW_CONSUMER: "this client reads or acknowledges too slowly",
     Code.DRAINING: "the server goes away; come back",
-    Code.REVOKED: "the operator blocked this id",
+    Code.REVOKED: "the operator blocked this id, or it belongs to another key now",
     Code.UNKNOWN_SENDER: "the recipient does not know the sender",
     Code.UNKNOWN_KEY_ID: "sealed to a key that is not held any more",
     Code.STALE_TICKET: "the session is over (for sessions, which come later)",

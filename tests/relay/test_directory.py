@@ -154,17 +154,20 @@ def test_blocked_and_released_ids() -> None:
     assert caught.value.code is Code.REVOKED
     with pytest.raises(RelayError):
         directory.find("ada")
-    assert directory.blocked_among(["ada", "ben"]) == {"ada", "ben"}
+    holders = {("ada", ada.key.public), ("ben", b"")}
+    assert directory.not_entitled(holders) == holders
     directory.set_blocked([row], blocked=False)
     directory.register(ada.bundle, Role.PERSON)
-    assert directory.blocked_among(["ada"]) == set()
+    assert directory.not_entitled(holders) == {("ben", b"")}
     _mail_for("ada")
     directory.release(row)
     assert not Mail.objects.exists()
-    assert directory.blocked_among(["ada"]) == {"ada"}
+    assert directory.not_entitled(holders) == holders
     with pytest.raises(RelayError):
         directory.find("Alt, Ada")
     directory.register(heir.bundle, Role.PERSON)
+    assert directory.not_entitled(holders) == holders
+    assert directory.not_entitled({("ada", heir.key.public)}) == set()
     refused(ada, Code.ID_TAKEN)
     assert directory.find("Neu, Ida") == [heir.bundle.signed]
 
