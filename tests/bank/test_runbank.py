@@ -17,6 +17,7 @@ from protocol.keyfile import Cost, KeyFile, encrypt_key_file, new_key_file
 
 CHEAP = Cost(memory_kib=19 * 1024, passes=1, lanes=1)
 BORN_MS = 1_767_225_600_000
+RENEWED_MS = BORN_MS + PREKEY_PERIOD_MS  # which is the new generation, too
 SECONDS = 10
 
 
@@ -43,7 +44,7 @@ def keyrings(tmp_path: Path) -> Callable[[], Keyring]:
     path = tmp_path / "bank.key"
     made = new_key_file("bank", "The", "Bank", now=BORN_MS, random_bytes=os.urandom)
     write_key_file(path, encrypt_key_file(made, "secret", os.urandom, CHEAP))
-    return lambda: Keyring(path, "secret", clock=lambda: BORN_MS + PREKEY_PERIOD_MS, cost=CHEAP)
+    return lambda: Keyring(path, "secret", clock=lambda: RENEWED_MS, cost=CHEAP)
 
 
 async def keep_keys_until(
@@ -68,7 +69,7 @@ async def test_new_prekeys_are_published_once(keyrings: Callable[[], Keyring]) -
     keyring = keyrings()
     service = FakeService(keyring.key_file)
     await keep_keys_until(service, keyring, lambda: bool(service.published))
-    assert service.published == [2]
+    assert service.published == [RENEWED_MS]
     assert service.key_file is keyring.key_file
 
 
@@ -79,7 +80,7 @@ async def test_a_process_takes_over_what_another_one_made(
     service = FakeService(other.key_file)
     one.rotate_if_due()
     await keep_keys_until(service, other, lambda: bool(service.published))
-    assert service.published == [2]
+    assert service.published == [RENEWED_MS]
     assert service.key_file.bundle == one.key_file.bundle
 
 
@@ -87,4 +88,4 @@ async def test_a_publication_that_fails_is_tried_again(keyrings: Callable[[], Ke
     keyring = keyrings()
     service = FakeService(keyring.key_file, failures=3)
     await keep_keys_until(service, keyring, lambda: bool(service.published))
-    assert (service.failures, service.published) == (0, [2])
+    assert (service.failures, service.published) == (0, [RENEWED_MS])
