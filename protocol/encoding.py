@@ -25,7 +25,9 @@ T = TypeVar("T")
 _TO_STANDARD: Final = bytes.maketrans(b"-_+/=", b"+/!!!")
 _TO_URL: Final = bytes.maketrans(b"+/", b"-_")
 
-_STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+# Up to its end, or that of the text where it has none, and never tried in another way: whoever
+# wrote it would otherwise choose how long that takes.
+_STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
 _BRACKET: Final = re.compile(rb"[][{}]")
 
 

@@ -76,6 +76,8 @@ def test_strict_json_raises_nothing_but_value_errors(raw: bytes) -> None:
         (b'{"a":1,"raw":' + b"[" * 64 + b"]" * 64 + b"}", "nested too deeply"),
         (b'{"raw":' + b'{"}":' * 64 + b"1" + b"}" * 64 + b',"a":1}', "nested too deeply"),
         (b'{"a":1,"raw":' + b"1" * 101 + b"}", "too long"),
+        (b'{"a":1,"raw":"' + b"[" * 100, "truncated"),
+        (b'{"a":1,"raw":"' + b'\\"[' * 100, "truncated"),
         (b'{"a":1,"raw":-' + b"1" * 100 + b"}", "too long"),
         (b'{"a":1,"raw":NaN}', "malformed"),
         (b'{"a":1}x', "trailing"),
