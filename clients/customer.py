@@ -129,6 +129,8 @@ class Customer:
         self._outbox = DurableWriter(state.outbox.add)
         self._archive = DurableWriter(state.archive, ARCHIVE_SECONDS)
         self._unsaved: dict[str, asyncio.Future[None]] = {}
+        # What the orders ask for that have not ended, by id, once somebody has asked.
+        self._unfinished: dict[str, str] | None = None
 
     # --- Orders ---
 
@@ -158,6 +160,8 @@ class Customer:
             if bank is not None:
                 outgoing.seal_ahead(bank)
             await kept
+        if self._unfinished is not None:
+            self._unfinished[record.order_id] = record.meaning
         return await self._send(record, outgoing, policy or self._policy)
 
     async def check_bank(self) -> None:
@@ -181,14 +185,18 @@ class Customer:
     def unfinished_like(self, order: Order) -> list[str]:
         """Return the ids of the unfinished orders that ask for the same in the same words.
 
+        The outbox is read once: of its own orders this session knows which are unfinished.
+
         :raises StorageError: the outbox can't be read.
         """
-        meaning = meaning_of(order)
-        return [
-            record.order_id
-            for record in self._state.unfinished()
-            if record.meaning == meaning and record.order_id not in self._unsaved
-        ]
+        if self._unfinished is None:
+            self._unfinished = {
+                record.order_id: record.meaning
+                for record in self._state.unfinished()
+                if record.order_id not in self._unsaved
+            }
+        wanted = meaning_of(order)
+        return [order_id for order_id, meaning in self._unfinished.items() if meaning == wanted]
 
     async def finish(self, record: OrderRecord, policy: RetryPolicy | None = None) -> OrderResult:
         """Send an order of the outbox, or one that has ended, again: the same bytes.
@@ -286,6 +294,8 @@ class Customer:
         if state is OrderState.UNKNOWN:
             file = self._state.file_of(record.order_id)
         else:
+            if self._unfinished is not None:
+                self._unfinished.pop(record.order_id, None)
             file = self._state.receipts.own_file(record.order_id)
         return OrderResult(record.order_id, record.meaning, state, receipt, code, detail, file)
 

@@ -22,6 +22,7 @@ from clients.errors import (
 from clients.orders import BankPin
 from clients.records import OrderRecord
 from clients.retry import RetryPolicy
+from clients.storage import StateDirectory
 from protocol import frames
 from protocol.banking import AccountsQuery, BalanceQuery, BalanceResult, Transfer, Withdraw
 from protocol.client_exchange import Stage
@@ -186,6 +187,27 @@ async def test_order_that_is_given_again_has_an_unfinished_twin(world: World) ->
         first = await customer.submit(HUNDRED)
         assert customer.unfinished_like(HUNDRED) == [first.order_id]
         assert customer.unfinished_like(Withdraw(account="account1", amount="100")) == []
+
+
+async def test_outbox_is_read_once_for_twins(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A script asks before each of its orders; reading would take longer with each."""
+    async with world.open_bank(), world.person(policy=HASTY) as ada:
+        customer = ada.session.customer
+        readings: list[int] = []
+        read = StateDirectory.unfinished
+
+        def note(state: StateDirectory) -> list[OrderRecord]:
+            readings.append(1)
+            return read(state)
+
+        monkeypatch.setattr(StateDirectory, "unfinished", note)
+        for _ in range(3):
+            assert customer.unfinished_like(HUNDRED) == []
+            assert (await customer.submit(HUNDRED)).state is OrderState.ACCEPTED
+        world.bank.silent_times = 99
+        left = await customer.submit(HUNDRED)
+        assert customer.unfinished_like(HUNDRED) == [left.order_id]
+        assert readings == [1]
 
 
 async def test_certain_no_ends_an_order_without_a_receipt(world: World) -> None:
