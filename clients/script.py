@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -36,7 +37,7 @@ from protocol.bundles import Bundle
 from protocol.client_events import Ended
 from protocol.errors import Code, LocalError
 
-__all__ = ["Script"]
+__all__ = ["Script", "tell_action"]
 
 _log = logging.getLogger("tellerwire.script")
 
@@ -264,22 +265,39 @@ class Script:
 
     def _tell(self, number: int, status: ExitStatus, words: str, code: Code | None = None) -> None:
         self._statuses[number] = status
-        line = f"action {number}/{len(self._actions)} {words}"
+        ok = status is ExitStatus.OK
         try:
-            self._display.say(
-                line,
-                event="action",
-                number=number,
-                actions=len(self._actions),
-                action=self._actions[number - 1].source,
-                ok=status is ExitStatus.OK,
-                code=code.value if code is not None else None,
-                result=words,
-            )
+            tell_action(self._display, self._actions, number, words, ok=ok, code=code)
         except OutputError as error:
             # What was done stays done; what nobody would be told of is not begun.
-            self._display.warn(f"{error}; {line}")
+            self._display.warn(f"{error}; action {number}/{len(self._actions)} {words}")
             self._stop.set()
+
+
+def tell_action(
+    display: Display,
+    actions: Sequence[Action],
+    number: int,
+    words: str,
+    *,
+    ok: bool,
+    code: Code | None = None,
+) -> None:
+    """Print the line of one action, of which ``words`` say what became of it.
+
+    :param number: from 1.
+    :raises OutputError: it can't be written.
+    """
+    display.say(
+        f"action {number}/{len(actions)} {words}",
+        event="action",
+        number=number,
+        actions=len(actions),
+        action=actions[number - 1].source,
+        ok=ok,
+        code=code.value if code is not None else None,
+        result=words,
+    )
 
 
 def _bank_hint(bank: BankPin | None) -> str:

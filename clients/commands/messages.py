@@ -22,7 +22,7 @@ from clients.directory import check_query
 from clients.display import Display
 from clients.errors import OutputError, RelayUnreachableError, UsageError
 from clients.outcomes import ExitStatus, status_of, text_text
-from clients.script import Script
+from clients.script import Script, tell_action
 from clients.session import NO_FINGERPRINT, Session, Setup
 from clients.stopping import run_until_stopped, stop_on_signals
 from clients.waiting import first_of
@@ -88,18 +88,8 @@ def _check_bank(setup: Setup, config: Config) -> None:
 
 
 def _tell_not_done(config: Config, display: Display, why: str) -> None:
-    total = len(config.actions)
-    for number, action in enumerate(config.actions, start=1):
-        display.say(
-            f"action {number}/{total} not done: {why}",
-            event="action",
-            number=number,
-            actions=total,
-            action=action.source,
-            ok=False,
-            code=None,
-            result=f"not done: {why}",
-        )
+    for number in range(1, len(config.actions) + 1):
+        tell_action(display, config.actions, number, f"not done: {why}", ok=False)
 
 
 async def _run_script(
