@@ -21,7 +21,7 @@ from protocol.errors import Code
 from protocol.frames import Kind, State
 from relay.database import ALIAS
 from relay.limits import RelayLimits
-from relay.messages import Ended, Message
+from relay.messages import Ended, Message, MessageKey
 from relay.models import Client, Mail, StoredStatus, Worker
 
 __all__ = [
@@ -246,7 +246,7 @@ def _store(stores: list[Store], limits: RelayLimits) -> None:
         store.outcome, store.row = Outcome.STORED, row.pk
 
 
-def _stored_already(stores: list[Store]) -> dict[tuple[str, str, str], Mail]:
+def _stored_already(stores: list[Store]) -> dict[MessageKey, Mail]:
     keys = {store.message.recipient_key for store in stores}
     ids = {store.message.id for store in stores}
     rows = Mail.objects.using(ALIAS).filter(recipient_key__in=keys, message_id__in=ids)
@@ -335,9 +335,7 @@ def _settle(messages: list[Message], now: int) -> dict[Message, Settled]:
     return settled
 
 
-def _what_became_of(
-    message: Message, found: dict[tuple[str, str, str], tuple[int, int]]
-) -> Settled:
+def _what_became_of(message: Message, found: dict[MessageKey, tuple[int, int]]) -> Settled:
     if message.key not in found:
         return Settled.ABSENT
     _, revision = found[message.key]
