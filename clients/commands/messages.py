@@ -63,7 +63,7 @@ def run(
     begun = asyncio.Event()
     try:
         setup = setup_of(common, config)
-        _check_bank(setup, config)
+        _check_bank(setup, config, display)
         running = _run_script(setup, config, display, started, begun, stay=not once)
         status = run_until_stopped(running)
     except RelayUnreachableError:
@@ -78,12 +78,13 @@ def run(
     end_with(status)
 
 
-def _check_bank(setup: Setup, config: Config) -> None:
+def _check_bank(setup: Setup, config: Config, display: Display) -> None:
     """Refuse a script whose orders nobody could check the bank for, before its first action.
 
     :raises UsageError: no bank's fingerprint is configured.
     """
     if setup.bank is None and any(isinstance(each, BankAction) for each in config.actions):
+        _tell_not_done(config, display, "the bank's fingerprint is not configured")
         raise UsageError(NO_FINGERPRINT)
 
 

@@ -410,6 +410,10 @@ def test_orders_of_a_script_without_the_banks_fingerprint_are_refused_before_any
     config.write_text(json.dumps(contents), encoding="utf-8")
     refused = run("run", config, "--once")
     assert (refused.status, "fingerprint is not configured" in refused.err) == (2, True)
+    assert [line.split(" not done")[0] for line in refused.out.splitlines()] == [
+        "action 1/2",
+        "action 2/2",
+    ]
     assert background.world.relay.registrations == 1
 
 
