@@ -27,6 +27,7 @@ from protocol.keyfile import (
     KeyFile,
     decrypt_key_file,
     encrypt_key_file,
+    lock_name,
     rotate_prekeys,
 )
 from protocol.keys import Prekey, RandomBytes
@@ -157,9 +158,9 @@ class Keyring:
 
     @contextlib.contextmanager
     def _exclusively(self) -> Iterator[None]:
-        """Hold the lock beside the file; the file itself is replaced, so it can't carry one."""
+        """Hold the file against other programs that replace it."""
         with contextlib.ExitStack() as held:
-            path = self._path.with_name(self._path.name + ".lock")
+            path = self._path.with_name(lock_name(self._path.name))
             try:
                 lock = held.enter_context(path.open("a"))
                 fcntl.flock(lock, fcntl.LOCK_EX)

@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 
 from clients.errors import UsageError
+from clients.files import read_at_most
 from protocol.bundles import Bundle, SignedBundle, open_bundle
 from protocol.errors import ProtocolError
 
@@ -27,7 +28,7 @@ def read_bundle_file(path: Path) -> Bundle:
     :raises UsageError: it can't be read, or is no good bundle.
     """
     try:
-        data = path.read_bytes()
+        data = read_at_most(path, FILE_BYTES_MAX)
         if len(data) > FILE_BYTES_MAX:
             raise UsageError(f"{path} is too long for a bundle")
         return open_bundle(msgspec.json.decode(data, type=SignedBundle))

@@ -30,6 +30,7 @@ from typing import Final
 
 from clients.actions import Action, parse_action
 from clients.errors import ActionError, ConfigError
+from clients.files import read_at_most
 from protocol.addresses import check_relay_url
 from protocol.encoding import check_unicode
 from protocol.identifiers import check_client_id, split_name
@@ -201,7 +202,7 @@ def load_config(path: Path, *, script: bool = False) -> Config:
 
 def _read(path: Path) -> Section:
     try:
-        data = path.read_bytes()
+        data = read_at_most(path, FILE_BYTES_MAX)
     except OSError as error:
         raise ConfigError(path, "", f"can't be read: {error.strerror}") from error
     if len(data) > FILE_BYTES_MAX:

@@ -26,6 +26,7 @@ __all__ = [
     "make_private_folder",
     "put_all",
     "put_private",
+    "read_at_most",
     "remove_leftovers",
     "sync_folder",
     "write_at",
@@ -67,6 +68,15 @@ def remove_leftovers(folder: Path) -> None:
         with contextlib.suppress(OSError):
             if path.stat().st_mtime < before:
                 path.unlink()
+
+
+def read_at_most(path: Path, size: int) -> bytes:
+    """Return what is in a file; of one that has more bytes than ``size``, that many and one more.
+
+    So whoever is pointed at a device, or at a film, finds out without reading all of it.
+    """
+    with path.open("rb") as file:
+        return file.read(size + 1)
 
 
 def put_private(path: Path, data: bytes) -> None:

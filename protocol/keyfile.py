@@ -34,11 +34,13 @@ from protocol.keys import IdentityKey, Prekey, RandomBytes, Suite, fingerprint
 __all__ = [
     "DEFAULT_COST",
     "DEFAULT_VALIDITY_MS",
+    "FILE_BYTES_MAX",
     "Cost",
     "KeyFile",
     "KeyFileHeader",
     "decrypt_key_file",
     "encrypt_key_file",
+    "lock_name",
     "new_key_file",
     "read_key_file_header",
     "rotate_prekeys",
@@ -248,6 +250,14 @@ def read_key_file_header(data: bytes) -> KeyFileHeader:
     """
     line, _ = _split(data)
     return _read_header(line)
+
+
+def lock_name(name: str) -> str:
+    """Return the name of the file beside a key file that is locked by whoever replaces that.
+
+    A lock on the key file itself would be replaced with it.
+    """
+    return f"{name}.lock"
 
 
 def decrypt_key_file(data: bytes, passphrase: str) -> KeyFile:

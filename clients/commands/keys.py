@@ -26,7 +26,7 @@ from clients.connection import system_clock
 from clients.display import Display
 from clients.errors import ClientError, RefusedError, RegistrationRefusedError, UsageError
 from clients.event_loop import run as run_loop
-from clients.files import locked, put_private
+from clients.files import locked, put_private, read_at_most
 from clients.memory import PinsOnDisk
 from clients.peers import Peers
 from clients.session import Session, Setup, peers_of
@@ -35,9 +35,11 @@ from protocol.bundles import Bundle
 from protocol.errors import Code, RelayError
 from protocol.identifiers import check_client_id, split_name
 from protocol.keyfile import (
+    FILE_BYTES_MAX,
     KeyFile,
     decrypt_key_file,
     encrypt_key_file,
+    lock_name,
     new_key_file,
     rotate_prekeys,
 )
@@ -265,10 +267,9 @@ def _replaced(path: Path, passphrase: str) -> Iterator[KeyFile]:
     Whoever replaced what was read before another program replaced it would lose its keys.
     """
     with contextlib.ExitStack() as held:
-        lock = path.with_name(path.name + ".lock")  # the file itself is replaced
         try:
-            held.enter_context(locked(lock))
-            data = path.read_bytes()
+            held.enter_context(locked(path.with_name(lock_name(path.name))))
+            data = read_at_most(path, FILE_BYTES_MAX)
         except OSError as error:
             raise UsageError(f"{path} can't be replaced: {error.strerror}") from error
         yield decrypt_key_file(data, passphrase)

@@ -22,6 +22,7 @@ from clients.customer import BankPin
 from clients.display import Display, printable
 from clients.errors import ConfigError, UsageError
 from clients.explaining import explain, is_outcome
+from clients.files import read_at_most
 from clients.retry import RetryPolicy
 from clients.session import Setup
 from clients.stopping import TERMINATED_STATUS, TerminatedError
@@ -30,7 +31,12 @@ from protocol.bundles import Bundle
 from protocol.encoding import check_unicode
 from protocol.errors import KeyFileError
 from protocol.identifiers import check_client_id
-from protocol.keyfile import KeyFile, decrypt_key_file, read_key_file_header
+from protocol.keyfile import (
+    FILE_BYTES_MAX,
+    KeyFile,
+    decrypt_key_file,
+    read_key_file_header,
+)
 from protocol.keys import format_fingerprint, parse_fingerprint
 
 __all__ = [
@@ -313,7 +319,7 @@ def open_key(common: Common, config: Config | None) -> tuple[Path, KeyFile, str]
     """
     path = key_path_of(common, config)
     try:
-        data = path.read_bytes()
+        data = read_at_most(path, FILE_BYTES_MAX)
     except OSError as error:
         problem = f"the key file {path} can't be read: {error.strerror}"
         if config is not None and common.key is None:
