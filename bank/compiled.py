@@ -8,12 +8,12 @@ is compiled once for each vendor, and both databases keep its plan, too.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
 
+import msgspec
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Field, ForeignKey, Lookup, QuerySet
 from django.db.models.sql.compiler import SQLCompiler
@@ -133,7 +133,9 @@ def _bind(
     prepared = list(slots[parameter.name])
     if not is_plain(parameter.field):
         prepared = [parameter.field.get_db_prep_value(value, connection) for value in prepared]
-    return prepared if connection.vendor == "postgresql" else json.dumps(prepared)
+    if connection.vendor == "postgresql":
+        return prepared
+    return msgspec.json.encode(prepared).decode()
 
 
 def _convert(plan: _Plan, rows: list[Any], connection: BaseDatabaseWrapper) -> Any:
