@@ -117,21 +117,20 @@ def book(
     """
     if not batch:
         return []
-    chosen = writer or writer_for(connections[using].vendor)
-    found = _book_together(batch, bank, using, chosen)
+    found = _book_together(batch, bank, using, writer)
     if not isinstance(found, Fault):
         return found
     if len(batch) == 1:
         return [_not_booked(found)]
     middle = len(batch) // 2
     return [
-        *book(batch[:middle], bank, using=using, writer=chosen),
-        *book(batch[middle:], bank, using=using, writer=chosen),
+        *book(batch[:middle], bank, using=using, writer=writer),
+        *book(batch[middle:], bank, using=using, writer=writer),
     ]
 
 
 def _book_together(
-    batch: Sequence[IncomingOrder], bank: BankIdentity, using: str, writer: LedgerWriter
+    batch: Sequence[IncomingOrder], bank: BankIdentity, using: str, writer: LedgerWriter | None
 ) -> list[OrderOutcome] | Fault:
     """Book the whole batch, or return why it can't be done together.
 
@@ -144,7 +143,7 @@ def _book_together(
             time.sleep(random.uniform(0, _PAUSE_SECONDS_MAX) * attempt)  # noqa: S311 - a pause
         try:
             with booking(using) as talk:
-                return _Batch(bank, talk).run(batch, writer)
+                return _Batch(bank, talk).run(batch, writer or writer_for(talk.vendor))
         except OutcomeUnknownError:
             # The same batch again finds out: what was committed after all is recorded.
             fault, unanswered = Fault.DISCONNECTED, True

@@ -84,42 +84,53 @@ def booking(using: str) -> Iterator[Conversation]:
     :raises OutcomeUnknownError: the connection was lost while it committed; it is closed.
     """
     committing = False
+    connection = connections[using]
+    connection.ensure_connection()
     try:
-        with _transaction(using) as talk:
+        with _transaction(connection) as talk:
             yield talk
             committing = True
     except DatabaseError as error:
         if committing and fault_of(error) is Fault.DISCONNECTED and not is_refusal(error):
-            connections[using].close()
+            connection.close()
             raise OutcomeUnknownError from error
         raise
 
 
 @contextmanager
-def _transaction(using: str) -> Iterator[Conversation]:
-    connection = connections[using]
-    connection.ensure_connection()
-    if not _is_piped(connection) or connection.in_atomic_block:
+def _transaction(connection: BaseDatabaseWrapper) -> Iterator[Conversation]:
+    """Do what Django's ``atomic`` does, without what only blocks inside of blocks need."""
+    if _is_watched(connection) or connection.in_atomic_block:
+        using = connection.alias
         with transaction.atomic(using=using, durable=True), conversation(using) as talk:
             yield talk
         return
-    driver = connection.connection
     with connection.wrap_database_errors:
         talk = Conversation(connection)
-        talk.start(BEGIN)
+        talk.start(_begin(connection))
         connection.autocommit = False  # so that Django knows of the transaction, too
         try:
             yield talk
             talk.start(COMMIT)
             talk.finish()
         except BaseException:
-            if driver.closed:
-                connection.close()
-            else:
-                driver.rollback()
+            _roll_back(connection)
             raise
         finally:
             connection.autocommit = True
+
+
+def _begin(connection: BaseDatabaseWrapper) -> str:
+    mode = getattr(connection, "transaction_mode", None)  # a setting that SQLite has
+    return f"{BEGIN} {mode}" if mode else BEGIN
+
+
+def _roll_back(connection: BaseDatabaseWrapper) -> None:
+    driver = connection.connection
+    if _is_piped(connection) and driver.closed:
+        connection.close()
+    else:
+        driver.rollback()
 
 
 def keep_plans(connection: BaseDatabaseWrapper, **_: object) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
+from typing import Any
 
 import psycopg
 import pytest
@@ -11,6 +13,7 @@ from django.db import connection
 from bank.errors import LedgerUnavailableError, OutcomeUnknownError
 from bank.ledger import book
 from bank.pipeline import COMMIT, Pipeline, Started
+from bank.statements import Cursor, _Direct
 from tests.bank.orders import BANK, SmallBank, balances, order_of, small_bank, transfer
 from tests.bank.unchanged import nothing_changed
 from tests.databases import TestDatabases
@@ -29,12 +32,14 @@ def fail_commits(patched: pytest.MonkeyPatch, *, for_want_of_room: bool) -> None
         error = sqlite3.OperationalError("it failed")
         error.sqlite_errorcode = FULL if for_want_of_room else IO_ERROR
 
-        def commit() -> None:
-            connection.connection.rollback()
-            with connection.wrap_database_errors:
-                raise error
+        start = _Direct.start
 
-        patched.setattr(connection, "_commit", commit)
+        def fail_to_commit(self: _Direct, sql: str, parameters: Sequence[Any] = ()) -> Cursor:
+            if sql == COMMIT:
+                raise error
+            return start(self, sql, parameters)
+
+        patched.setattr(_Direct, "start", fail_to_commit)
         return
     receive, send = Pipeline._receive, Pipeline._send
     state = psycopg.errors.DiskFull if for_want_of_room else psycopg.errors.IoError
