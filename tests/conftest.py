@@ -95,40 +95,41 @@ def database_vendor() -> str:
 
 
 @pytest.fixture(scope="session")
-def _session_factory(request: pytest.FixtureRequest, database_vendor: str) -> DatabaseFactory:
+def database_factory(request: pytest.FixtureRequest, database_vendor: str) -> DatabaseFactory:
+    """What makes pairs of databases of the session's vendor."""
     factory: DatabaseFactory = request.getfixturevalue(f"_{database_vendor}_factory")
     return factory
 
 
 @pytest.fixture(scope="session")
-def django_db_setup(_session_factory: DatabaseFactory) -> Iterator[None]:
+def django_db_setup(database_factory: DatabaseFactory) -> Iterator[None]:
     """Give the tests that roll back (`django_db`) one pair for the session.
 
     It takes the place of pytest-django's fixture of that name, which would migrate once more.
     """
-    with _session_factory.fresh():
+    with database_factory.fresh():
         yield
 
 
 @pytest.fixture
 def fresh_databases(
     request: pytest.FixtureRequest,
-    _session_factory: DatabaseFactory,
+    database_factory: DatabaseFactory,
     django_db_blocker: DjangoDbBlocker,
 ) -> Iterator[TestDatabases]:
     """A pair of the session's vendor for this test alone: it may commit, from any thread.
 
     Processes reach the same pair with `fresh_databases.environment` in their environment.
     """
-    yield from _fresh(request, _session_factory, django_db_blocker)
+    yield from _fresh(request, database_factory, django_db_blocker)
 
 
 @pytest.fixture(scope="module")
 def module_databases(
-    _session_factory: DatabaseFactory, django_db_blocker: DjangoDbBlocker
+    database_factory: DatabaseFactory, django_db_blocker: DjangoDbBlocker
 ) -> Iterator[TestDatabases]:
     """A pair of databases that the tests of one module share."""
-    with django_db_blocker.unblock(), _session_factory.fresh() as databases:
+    with django_db_blocker.unblock(), database_factory.fresh() as databases:
         yield databases
 
 

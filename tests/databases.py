@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import itertools
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 from weakref import WeakSet
 
 import psycopg
@@ -30,6 +30,8 @@ from tests.servers import PostgresServer
 ALIASES: Final = ("default", "relay")
 TEMPLATE_NAME: Final = "template"
 SHARED_NAME: Final = "shared"
+
+Filling = TypeVar("Filling")
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,8 @@ class DatabaseStore(Protocol):
     def make_template(self) -> None:
         """Migrate the template that copies are made from."""
 
-    def copy(self, name: str) -> TestDatabases:
-        """Return a new pair with the template's content."""
+    def copy(self, name: str, source: str = TEMPLATE_NAME) -> TestDatabases:
+        """Return a new pair with the content of another one, to which nobody is connected."""
 
     def drop(self, name: str) -> None:
         """Remove the pair."""
@@ -89,10 +91,10 @@ class SqliteStore:
         """Migrate two new files; closing their last connection folds the WAL into them."""
         _migrate(self._pair(TEMPLATE_NAME))
 
-    def copy(self, name: str) -> TestDatabases:
-        """Copy the template's files."""
+    def copy(self, name: str, source: str = TEMPLATE_NAME) -> TestDatabases:
+        """Copy the files."""
         for alias in ALIASES:
-            shutil.copyfile(self._file(TEMPLATE_NAME, alias), self._file(name, alias))
+            shutil.copyfile(self._file(source, alias), self._file(name, alias))
         return self._pair(name)
 
     def drop(self, name: str) -> None:
@@ -124,12 +126,10 @@ class PostgresqlStore:
         self._execute(making.format(_name(TEMPLATE_NAME, alias)) for alias in ALIASES)
         _migrate(self._pair(TEMPLATE_NAME))
 
-    def copy(self, name: str) -> TestDatabases:
-        """Let the server copy its templates, file by file: twice as quick as page by page."""
+    def copy(self, name: str, source: str = TEMPLATE_NAME) -> TestDatabases:
+        """Let the server copy its databases, file by file: twice as quick as page by page."""
         copying = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY FILE_COPY")
-        self._execute(
-            copying.format(_name(name, alias), _name(TEMPLATE_NAME, alias)) for alias in ALIASES
-        )
+        self._execute(copying.format(_name(name, alias), _name(source, alias)) for alias in ALIASES)
         return self._pair(name)
 
     def drop(self, name: str) -> None:
@@ -157,15 +157,33 @@ class DatabaseFactory:
         store.make_template()
 
     @contextmanager
-    def fresh(self) -> Iterator[TestDatabases]:
-        """Lead this process, every thread of it, to a new pair, and drop the pair afterwards."""
-        name = f"{SHARED_NAME}_{next(self._numbers)}"
-        databases = self._store.copy(name)
+    def fresh(self, source: str = TEMPLATE_NAME) -> Iterator[TestDatabases]:
+        """Lead this process, every thread of it, to a new pair, and drop the pair afterwards.
+
+        :param source: what the pair is a copy of, as :meth:`filled` has named it.
+        """
+        name = self._new_name()
+        databases = self._store.copy(name, source)
         try:
             with led_to(databases):
                 yield databases
         finally:
             self._store.drop(name)
+
+    @contextmanager
+    def filled(self, fill: Callable[[], Filling]) -> Iterator[tuple[str, Filling]]:
+        """Give the name of a pair that is filled once, for :meth:`fresh`, and what filled it."""
+        name = self._new_name()
+        databases = self._store.copy(name)
+        try:
+            with led_to(databases):
+                filling = fill()
+            yield name, filling
+        finally:
+            self._store.drop(name)
+
+    def _new_name(self) -> str:
+        return f"{SHARED_NAME}_{next(self._numbers)}"
 
 
 @contextmanager

@@ -7,7 +7,8 @@ then `verify_ledger`, which believes nothing that the database says of itself, n
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 from django.db import DatabaseError, connection, models, transaction
 from django.test import Client
+from pytest_django.plugin import DjangoDbBlocker
 
 from bank.incoming import BankIdentity, IncomingOrder
 from bank.ledger import book
@@ -26,16 +28,15 @@ from tests.bank.admin.conftest import LOGIN_BACKEND
 from tests.bank.admin.pages import address
 from tests.bank.guards import drop_guards
 from tests.bank.unchanged import nothing_changed
-from tests.databases import TestDatabases
+from tests.databases import DatabaseFactory
 from tests.integration.customers import Customers, fill_bank
 from tests.integration.signer import Author
 
 LEDGER: list[type[models.Model]] = [Order, Transfer, Entry, Account]
 
 
-@pytest.fixture
-def customers(fresh_databases: TestDatabases) -> Customers:
-    """A ledger with opening balances, a transfer, a withdrawal and a refusal."""
+def fill_ledger() -> Customers:
+    """Make a ledger with opening balances, a transfer, a withdrawal and a refusal."""
     customers = fill_bank()
     ada = Person.objects.get(client_id="ada")
     identity = customers["ada"].identity.public
@@ -52,6 +53,29 @@ def customers(fresh_databases: TestDatabases) -> Customers:
     bank = BankIdentity(customers.bank.client_id, customers.bank.identity)
     assert [outcome.code is None for outcome in book(batch, bank)] == [True, True, False]
     return customers
+
+
+@pytest.fixture(scope="module")
+def filled(
+    database_factory: DatabaseFactory, django_db_blocker: DjangoDbBlocker
+) -> Iterator[tuple[str, Customers]]:
+    """That ledger in a pair of databases that is there to be copied."""
+    with ExitStack() as stack:
+        with django_db_blocker.unblock():
+            ledger = stack.enter_context(database_factory.filled(fill_ledger))
+        yield ledger
+
+
+@pytest.fixture
+def customers(
+    filled: tuple[str, Customers],
+    database_factory: DatabaseFactory,
+    django_db_blocker: DjangoDbBlocker,
+) -> Iterator[Customers]:
+    """A copy of that ledger for this test alone: what it commits, no other one sees."""
+    name, customers = filled
+    with django_db_blocker.unblock(), database_factory.fresh(name):
+        yield customers
 
 
 @dataclass(frozen=True)
