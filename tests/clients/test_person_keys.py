@@ -18,8 +18,9 @@ from clients import person
 from clients.commands.options import open_key
 from clients.connection import system_clock
 from clients.files import locked, put_private
-from protocol.keyfile import KeyFile, decrypt_key_file, encrypt_key_file, rotate_prekeys
+from protocol.keyfile import KeyFile, decrypt_key_file, rotate_prekeys
 from protocol.keys import format_fingerprint
+from tests.cheap_keys import encrypt_cheaply
 from tests.clients.test_config import RSA_KEY
 from tests.clients.typist import (
     PASSPHRASE,
@@ -29,6 +30,11 @@ from tests.clients.typist import (
     write_key,
 )
 from tests.clients.world import ADA, BEN
+
+
+@pytest.fixture(autouse=True)
+def cheap_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clients.commands.keys.encrypt_key_file", encrypt_cheaply)
 
 
 def test_keygen_show_and_bundle(run: Run, tmp_path: Path) -> None:
@@ -224,7 +230,7 @@ def test_what_another_program_put_into_the_key_file_meanwhile_is_not_lost(
 
     def open_slowly(*options: Any) -> object:
         opened = open_key(*options)
-        put_private(path, encrypt_key_file(theirs, PASSPHRASE, os.urandom))
+        put_private(path, encrypt_cheaply(theirs, PASSPHRASE, os.urandom))
         return opened
 
     monkeypatch.setattr("clients.commands.keys.open_key", open_slowly)

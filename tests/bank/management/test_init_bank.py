@@ -18,7 +18,7 @@ from bank.keyring import write_key_file
 from bank.models import Account, AuditRecord, Employee, Organization, Person, PersonKey
 from bank.verification import verify_ledger
 from bankproject import environment
-from protocol.keyfile import encrypt_key_file, new_key_file
+from protocol.keyfile import new_key_file
 from relay.limits import pinned_fingerprints
 from tests.bank.parties import (
     bundle_object,
@@ -28,6 +28,7 @@ from tests.bank.parties import (
     signed_bundle,
 )
 from tests.bank.unchanged import nothing_changed
+from tests.cheap_keys import encrypt_cheaply
 
 pytestmark = pytest.mark.django_db
 
@@ -35,6 +36,7 @@ pytestmark = pytest.mark.django_db
 @pytest.fixture
 def files(tmp_path: Path, settings: Any, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a passphrase, to which the settings lead."""
+    monkeypatch.setattr("bank.management.commands.init_bank.encrypt_key_file", encrypt_cheaply)
     (tmp_path / "passphrase").write_text("secret\n")
     settings.BANK = {
         "ID": "bank",
@@ -175,7 +177,7 @@ def test_a_new_key_of_the_bank_takes_the_place_of_the_old_one(files: Path, setti
     make_account("account2", make_person("ada"), currency=make_currency("EUR", 2))
     new = new_key_file("bank", "The", "Bank", now=now_ms(), random_bytes=os.urandom)
     path = files / "keys" / "new.key"
-    write_key_file(path, encrypt_key_file(new, "secret", os.urandom))
+    write_key_file(path, encrypt_cheaply(new, "secret", os.urandom))
     bundle = files / "new.json"
     bundle.write_text(json.dumps(bundle_object(new.signed_bundle)), encoding="utf-8")
     call_command("enrol", "bank", str(bundle), replace=True, yes=True, stdout=StringIO())

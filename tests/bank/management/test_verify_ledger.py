@@ -14,10 +14,11 @@ from django.db.models import F
 from bank.audit import Actor
 from bank.models import Entry
 from bank.services.keys import rotate_key
-from protocol.keyfile import encrypt_key_file, new_key_file
+from protocol.keyfile import new_key_file
 from protocol.keys import format_fingerprint
 from tests.bank.guards import drop_guards
 from tests.bank.orders import BANK, BANK_ID, SmallBank, busy_bank, now_ms
+from tests.cheap_keys import encrypt_cheaply
 
 pytestmark = pytest.mark.django_db
 
@@ -70,7 +71,7 @@ def test_receipts_of_the_banks_earlier_identity_count_where_it_is_named(
     new = new_key_file(BANK_ID, "Bank", "Test", now=now_ms(), random_bytes=os.urandom)
     rotate_key(Actor("user:operator"), bank.bank_person, new.signed_bundle, confirmed=True)
     path = tmp_path / "bank.key"
-    path.write_bytes(encrypt_key_file(new, "secret", os.urandom))
+    path.write_bytes(encrypt_cheaply(new, "secret", os.urandom))
     settings.BANK = {"ID": BANK_ID, "KEY_FILE": str(path)}
     out = StringIO()
     with pytest.raises(CommandError, match="9 problems"):
