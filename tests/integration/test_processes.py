@@ -17,7 +17,15 @@ from clients.session import Session
 from protocol.banking import Transfer
 from tests.faults.customers import ada
 from tests.faults.frame_proxy import Direction, frame_proxy
-from tests.installation import ADA, BEN, Installation, RunningProgram, ServerKind, installation
+from tests.installation import (
+    ADA,
+    BEN,
+    ROOT,
+    Installation,
+    RunningProgram,
+    ServerKind,
+    installation,
+)
 
 __all__ = ["installation"]
 
@@ -227,7 +235,8 @@ def test_a_bank_whose_key_file_is_an_older_copy_makes_newer_keys(
     """Restored from a backup; whoever knows newer keys takes no older ones."""
     installation.start_server()
     file = installation.place.folder / "bank.key"
-    copy = file.read_bytes()
+    copy = (ROOT / "fixtures" / "demo" / file.name).read_bytes()
+    file.write_bytes(copy)
     bank = installation.start_bank()  # the demo's keys are old: it rotates
     assert file.read_bytes() != copy
     assert "1000" in installation.person(ADA, "balance", "account1")
