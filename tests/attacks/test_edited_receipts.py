@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,11 +25,14 @@ from protocol.encoding import b64u, unb64u
 from protocol.keyfile import encrypt_key_file
 from protocol.keys import format_fingerprint
 from tests.bank.guards import drop_guards
+from tests.clients.conftest import run
+from tests.clients.typist import Run
 from tests.databases import TestDatabases
 from tests.integration.chain import Chain, running_chain
 from tests.integration.customers import CHEAPEST, PASSPHRASE
 from tests.integration.persons import person
-from tests.integration.processes import ROOT
+
+__all__ = ["run"]
 
 EDITS = {
     "a larger amount": (b'"amount":100', b'"amount":900'),
@@ -49,7 +50,7 @@ def chain(fresh_databases: TestDatabases, tmp_path: Path) -> Iterator[Chain]:
 
 
 async def test_a_receipt_that_was_edited_is_believed_by_nobody(
-    chain: Chain, tmp_path: Path
+    chain: Chain, tmp_path: Path, run: Run
 ) -> None:
     ada, bank = chain.customers["ada"], chain.customers.bank
     pin = BankPin(bank.client_id, bank.fingerprint)
@@ -59,10 +60,13 @@ async def test_a_receipt_that_was_edited_is_believed_by_nobody(
         await customer.customer.flush()
         record = customer.state.order(result.order_id)
         assert record is not None
-        assert await asyncio.to_thread(verify_offline, chain, tmp_path, record) == (0, "genuine")
+        assert await asyncio.to_thread(verify_offline, run, chain, tmp_path, record) == (
+            0,
+            "genuine",
+        )
         for old, new in EDITS.values():
             edited = edited_receipt(record, old, new)
-            status, said = await asyncio.to_thread(verify_offline, chain, tmp_path, edited)
+            status, said = await asyncio.to_thread(verify_offline, run, chain, tmp_path, edited)
             assert (status, said) != (0, "genuine")
             assert "not_authentic" in said
         old, new = EDITS["a larger amount"]
@@ -73,10 +77,10 @@ async def test_a_receipt_that_was_edited_is_believed_by_nobody(
         sent_again.cancel()
         await asyncio.wait([sent_again])
         assert customer.state.order(record.order_id) == record, "the true one is kept"
-    verified = await asyncio.to_thread(chain.manage, "verify_ledger")
-    assert verified.returncode == 1
+    status, said = await sync_to_async(chain.verify_ledger)()
+    assert status == 1
     number = await sync_to_async(number_of)(record.order_id)
-    assert f"bank_order {number}: receipt: " in verified.stdout
+    assert f"bank_order {number}: receipt: " in said
 
 
 def number_of(order_id: str) -> int:
@@ -104,25 +108,13 @@ def edited_receipt(record: OrderRecord, old: bytes, new: bytes) -> OrderRecord:
     return msgspec.structs.replace(record, receipt=receipt)
 
 
-def verify_offline(chain: Chain, folder: Path, record: OrderRecord) -> tuple[int, str]:
-    """Run the person's program on a receipt file; return its status and what it says."""
+def verify_offline(run: Run, chain: Chain, folder: Path, record: OrderRecord) -> tuple[int, str]:
+    """Give the person's program a receipt file; return its status and what it says."""
     key = folder / "ada.key"
     if not key.exists():
         key.write_bytes(encrypt_key_file(chain.customers["ada"], PASSPHRASE, os.urandom, CHEAPEST))
     file = folder / "receipt.json"
     file.write_bytes(msgspec.json.encode(record))
     fingerprint = format_fingerprint(chain.customers.bank.fingerprint)
-    finished = subprocess.run(
-        [
-            *(sys.executable, "-m", "clients.person", "verify", str(file)),
-            *("--bank-fingerprint", fingerprint, "--key", str(key)),
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    if finished.returncode == 0:
-        return 0, finished.stdout.partition(":")[0]
-    return finished.returncode, finished.stdout + finished.stderr
+    typed = run("verify", file, "--bank-fingerprint", fingerprint, "--key", key)
+    return typed.status, typed.out.partition(":")[0] if typed.status == 0 else typed.out + typed.err
