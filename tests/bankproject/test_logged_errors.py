@@ -20,7 +20,6 @@ from tests.databases import TestDatabases
 
 SECRET = "ada-7261"
 NAME = "tests.logged_errors"
-VENDORS = ["fresh_databases", "postgres_databases"]
 
 
 class Log:
@@ -49,12 +48,6 @@ def log(request: pytest.FixtureRequest) -> Iterator[Log]:
     yield made
     logger.removeHandler(made.handler)
     logger.propagate = True
-
-
-@pytest.fixture(params=VENDORS, ids=["session's", "postgresql"])
-def databases(request: pytest.FixtureRequest) -> TestDatabases:
-    given: TestDatabases = request.getfixturevalue(request.param)
-    return given
 
 
 def _twice() -> None:
@@ -96,10 +89,10 @@ def _log_in_every_way(error: Error) -> None:
 
 @pytest.mark.parametrize("action", [_twice, _without_person, _against_a_check])
 def test_no_log_line_tells_what_stands_in_a_row(
-    databases: TestDatabases, log: Log, action: Callable[[], None]
+    fresh_databases: TestDatabases, log: Log, action: Callable[[], None]
 ) -> None:
     error = _error_of(action)
-    if databases.vendor == "postgresql":
+    if fresh_databases.vendor == "postgresql":
         assert SECRET in str(error), "the control: the database has told it"
     _log_in_every_way(error)
     assert SECRET not in log.text
@@ -110,16 +103,16 @@ def test_no_log_line_tells_what_stands_in_a_row(
     assert "ValueError: of another kind" in log.text
 
 
-def test_the_broken_rule_is_named(databases: TestDatabases, log: Log) -> None:
+def test_the_broken_rule_is_named(fresh_databases: TestDatabases, log: Log) -> None:
     _log_in_every_way(_error_of(_twice))
     expected = {
         "postgresql": '23505; duplicate key value violates unique constraint "bank_person_client',
         "sqlite": "SQLITE_CONSTRAINT_UNIQUE; UNIQUE constraint failed: ",
-    }[databases.vendor]
+    }[fresh_databases.vendor]
     told = [json.loads(line) for line in log.text.splitlines() if line.startswith("{")]
     texts = [line["exception"] for line in told if "exception" in line] or [log.text]
     assert all(expected in text for text in texts)
-    if databases.vendor == "postgresql":
+    if fresh_databases.vendor == "postgresql":
         assert "; table bank_person; constraint bank_person_client_id_" in log.text
 
 
