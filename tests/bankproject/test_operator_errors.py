@@ -9,14 +9,16 @@ from pathlib import Path
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
+from django.core.management import ManagementUtility
 from django.core.serializers.base import DeserializationError
 from django.db import IntegrityError
+from pytest_django.plugin import DjangoDbBlocker
 
 from bank.models import Currency
 from bankproject.operator_errors import told_in_words
 from tests.architecture.imports import ROOT
 from tests.bank.parties import bundle_object, make_organization, signed_bundle
-from tests.databases import TestDatabases
+from tests.databases import ALIASES, TestDatabases, led_to
 from tests.installation import outside_environment
 
 MANAGE = str(ROOT / "manage.py")
@@ -63,17 +65,44 @@ def refused(folder: Path, *arguments: str, **variables: str) -> str:
     return words
 
 
+def refused_here(databases: TestDatabases, arguments: list[str]) -> str:
+    """Run a command as `manage.py` does, on these databases; return what it would say at its end.
+
+    :mod:`manage` itself takes a second for each start, and `test_the_program_itself_says_so` shows
+    that these are its words.
+    """
+    argv = ["manage.py", *arguments]
+    command = ManagementUtility(argv).fetch_command(arguments[0])
+    with led_to(databases), pytest.raises(SystemExit) as caught, told_in_words(arguments):
+        command.run_from_argv(argv)
+    assert isinstance(caught.value.code, str), "otherwise the status isn't 1"
+    return caught.value.code
+
+
 @pytest.mark.parametrize("arguments", WITH_A_DATABASE, ids=lambda arguments: arguments[0])
 def test_a_database_that_is_down_or_not_migrated_is_said_so(
-    folder: Path, arguments: list[str]
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    django_db_blocker: DjangoDbBlocker,
+    arguments: list[str],
 ) -> None:
-    command = [MANAGE, *arguments]
+    monkeypatch.chdir(folder)
+    bank, relay = (f"sqlite:///{folder / alias}.sqlite3" for alias in ALIASES)
+    with django_db_blocker.unblock():
+        unmigrated = refused_here(TestDatabases("sqlite", bank, relay, folder), arguments)
+        away = refused_here(TestDatabases("postgresql", DOWN, DOWN, folder), arguments)
+    assert unmigrated.startswith("Tables are missing in the database: ")
+    assert away.startswith("The database does not answer: connection failed")
+    assert "TELLERWIRE_DATABASE_URL" in away
+
+
+def test_the_program_itself_says_so(folder: Path) -> None:
+    command = [MANAGE, *WITH_A_DATABASE[0]]
     assert "Tables are missing in the database: " in refused(folder, *command)
     words = refused(
         folder, *command, TELLERWIRE_DATABASE_URL=DOWN, TELLERWIRE_RELAY_DATABASE_URL=DOWN
     )
     assert "The database does not answer: connection failed" in words
-    assert "TELLERWIRE_DATABASE_URL" in words
 
 
 def test_the_health_check_of_the_bank_asks_its_database(folder: Path) -> None:
