@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 import pytest
+from django.conf import settings
 from django.core.management import call_command
 
 from bank.key_settings import now_ms
@@ -40,6 +41,13 @@ ADA: Final = "demo-ada"
 BEN: Final = "demo-ben"
 
 ServerKind = Literal["uvicorn", "daphne"]
+SERVER_KINDS: Final[list[ServerKind]] = (
+    ["uvicorn", "daphne"] if settings.TEST_DATABASE == "sqlite" else ["uvicorn"]
+)
+"""Those under which a server's own behaviour is tested: its sockets know nothing of databases.
+
+daphne serves development, which is on SQLite.
+"""
 
 
 class RunningProgram:

@@ -21,6 +21,7 @@ from tests.installation import (
     ADA,
     BEN,
     ROOT,
+    SERVER_KINDS,
     Installation,
     RunningProgram,
     ServerKind,
@@ -92,7 +93,7 @@ def transfers(count: int) -> list[str]:
     return ["SEND [bank] ADD [account1] [account2] [1]"] * count
 
 
-@pytest.mark.parametrize("kind", ["uvicorn", "daphne"])
+@pytest.mark.parametrize("kind", SERVER_KINDS)
 def test_people_and_bank_through_either_server(
     installation: Installation, kind: ServerKind
 ) -> None:

@@ -12,6 +12,7 @@ from protocol.encoding import b64u
 from protocol.errors import Code
 from protocol.frames import Deliver, Drain, Kind, State
 from relay.models import Connection, Mail, Worker
+from tests.installation import SERVER_KINDS
 from tests.integration.processes import Kind as ServerKind
 from tests.integration.processes import Start
 from tests.relay.peer import identity, join
@@ -21,7 +22,7 @@ BIG_BODY = b64u(bytes(60_000))
 MEBIBYTE = 2**20
 
 
-@pytest.mark.parametrize("kind", ["uvicorn", "daphne"])
+@pytest.mark.parametrize("kind", SERVER_KINDS)
 async def test_a_client_that_reads_nothing_is_closed_and_memory_stays_flat(
     start: Start, kind: ServerKind
 ) -> None:
@@ -76,7 +77,7 @@ async def test_a_slow_recipient_does_not_hold_up_its_senders(start: Start) -> No
         read_again(slow)
 
 
-@pytest.mark.parametrize("kind", ["uvicorn", "daphne"])
+@pytest.mark.parametrize("kind", SERVER_KINDS)
 async def test_sigterm_drains(start: Start, kind: ServerKind) -> None:
     server = start(kind=kind, relay={"DRAIN_SECONDS": 1.5})
     url = server.relay_url
