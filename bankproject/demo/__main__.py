@@ -72,7 +72,7 @@ def _run(folder: Path, options: argparse.Namespace, console: Console) -> None:
             "A bank is set up",
             "Fresh databases; opening balances are transfers signed by the bank.",
         )
-        setup.fill_databases(programs)
+        setup.fill_databases(programs, place.operator_password if options.stay else None)
         transcript.note("account1 (Demo Club), account2 (Ada) and account3 (Ben) hold 1000 each")
         transcript.step(
             "The relay starts, and the bank registers with it",
@@ -82,7 +82,6 @@ def _run(folder: Path, options: argparse.Namespace, console: Console) -> None:
         setup.start_bank(programs)
         transcript.note(f"relay at {place.relay}")
         if options.stay:
-            setup.make_operator(programs, place)
             setup.introduce(programs, place, "demo-ben")
             _stay(programs, place, console)
             return

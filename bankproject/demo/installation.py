@@ -27,7 +27,6 @@ __all__ = [
     "Installation",
     "fill_databases",
     "introduce",
-    "make_operator",
     "prepare",
     "start_bank",
     "start_relay",
@@ -106,11 +105,13 @@ def prepare(folder: Path, port: int | None = None) -> Installation:
     return Installation(folder, chosen, secrets.token_urlsafe(9))
 
 
-def fill_databases(programs: Programs) -> None:
-    """Make both databases and load the demo bank, opening balances included."""
-    programs.run(["manage.py", "migrate", "--verbosity", "0"])
-    programs.run(["manage.py", "migrate", "--database", "relay", "--verbosity", "0"])
-    programs.run(["manage.py", "loaddata", "--verbosity", "0", "fixtures/demo_bank.json"])
+def fill_databases(programs: Programs, operator_password: str | None = None) -> None:
+    """Make both databases and load the demo bank, opening balances included.
+
+    :param operator_password: lets the operator log in to the admin.
+    """
+    operator = () if operator_password is None else (OPERATOR, operator_password)
+    programs.run(["-m", "bankproject.demo.databases", *operator])
 
 
 def start_relay(programs: Programs, installation: Installation) -> None:
@@ -143,12 +144,3 @@ def introduce(programs: Programs, installation: Installation, person: str) -> No
     """Let a person's program come and go once: the relay keeps mail for those whom it knows."""
     config = str(installation.config(person))
     programs.run(["-m", "clients.person", "listen", "--seconds", "0", "--config", config])
-
-
-def make_operator(programs: Programs, installation: Installation) -> None:
-    """Let somebody log in to the admin, with a password made for this run."""
-    code = (
-        "from django.contrib.auth import get_user_model as model;"
-        f"model().objects.create_superuser({OPERATOR!r}, '', {installation.operator_password!r})"
-    )
-    programs.run(["manage.py", "shell", "--no-imports", "--verbosity", "0", "-c", code])
