@@ -11,18 +11,15 @@ the driver's own loaders. Errors are the driver's, and Django's once they leave 
 
 from __future__ import annotations
 
+import importlib
 import select
 import uuid
 from collections.abc import Sequence
 from datetime import date
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import count
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
-
-import psycopg
-from psycopg import pq
-from psycopg.adapt import Transformer
 
 __all__ = ["Pipeline"]
 
@@ -30,7 +27,6 @@ BEGIN: Final = "BEGIN"
 COMMIT: Final = "COMMIT"
 
 _BINARY: Final = 1
-_FAILED: Final = frozenset({pq.ExecStatus.FATAL_ERROR, pq.ExecStatus.BAD_RESPONSE})
 _LOST: Final = "the connection to the database was lost"
 
 _numbers: Final = count()
@@ -38,6 +34,23 @@ _names_by_driver: Final[WeakKeyDictionary[psycopg.Connection[Any], dict[str, byt
     WeakKeyDictionary()
 )
 """What each connection has prepared: the name of every statement, by its text."""
+
+if TYPE_CHECKING:
+    import psycopg
+else:
+
+    class _Driver:
+        """The driver, loaded when something of it is asked for.
+
+        On SQLite that is never, and every command starts a fifth sooner.
+        """
+
+        def __getattr__(self, name):
+            found = getattr(importlib.import_module("psycopg"), name)
+            setattr(self, name, found)
+            return found
+
+    psycopg = _Driver()
 
 
 class Pipeline:
@@ -94,7 +107,7 @@ class Pipeline:
 
     def _must_begin(self) -> bool:
         """Whether Django has begun a transaction and the driver not yet told the database."""
-        idle = self._libpq.transaction_status == pq.TransactionStatus.IDLE
+        idle = self._libpq.transaction_status == psycopg.pq.TransactionStatus.IDLE
         return idle and not self._driver.autocommit
 
     def _send(self, started: Started) -> None:
@@ -114,18 +127,18 @@ class Pipeline:
         for started in batch:
             for preparing in (True, False) if started.prepares else (False,):
                 result = self._next_result()
-                if result.status == pq.ExecStatus.PIPELINE_ABORTED or result.status in _FAILED:
+                if result.status in _failures():
                     if preparing:
                         self._names.pop(started.sql, None)
                     if failure is None:
                         failure = psycopg.errors.error_from_result(result)
                 elif not preparing:
                     started.result = result
-        while self._next_result().status != pq.ExecStatus.PIPELINE_SYNC:
+        while self._next_result().status != psycopg.pq.ExecStatus.PIPELINE_SYNC:
             pass
         return failure
 
-    def _next_result(self) -> pq.abc.PGresult:
+    def _next_result(self) -> psycopg.pq.abc.PGresult:
         """Wait for the next result; in between, libpq has None for the end of a statement."""
         libpq = self._libpq
         while True:
@@ -134,7 +147,7 @@ class Pipeline:
             result = libpq.get_result()
             if result is not None:
                 return result
-            if libpq.status == pq.ConnStatus.BAD:
+            if libpq.status == psycopg.pq.ConnStatus.BAD:
                 raise psycopg.OperationalError(_LOST)
 
     def _wait(self) -> None:
@@ -147,9 +160,9 @@ class Pipeline:
         if ready & ~select.POLLOUT:
             self._libpq.consume_input()
 
-    def load(self, result: pq.abc.PGresult) -> list[tuple[Any, ...]]:
+    def load(self, result: psycopg.pq.abc.PGresult) -> list[tuple[Any, ...]]:
         """Return the rows of a result, each value as the driver would give it."""
-        transformer = Transformer(self._driver)
+        transformer = psycopg.adapt.Transformer(self._driver)
         transformer.set_pgresult(result)
         return transformer.load_rows(0, result.ntuples, tuple)
 
@@ -164,7 +177,7 @@ class Started:
         self.sql = sql
         self.parameters: Final = [_as_text(value) for value in parameters]
         self.prepares: bytes | None = None
-        self.result: pq.abc.PGresult | None = None
+        self.result: psycopg.pq.abc.PGresult | None = None
 
     def fetchall(self) -> list[tuple[Any, ...]]:
         """Return its rows; the first one that is asked sends all that was started.
@@ -175,6 +188,13 @@ class Started:
             self._pipeline.finish()
         assert self.result is not None  # otherwise finishing has failed
         return self._pipeline.load(self.result)
+
+
+@cache
+def _failures() -> frozenset[int]:
+    """Return the states of a result that is none."""
+    states = psycopg.pq.ExecStatus
+    return frozenset({states.FATAL_ERROR, states.BAD_RESPONSE, states.PIPELINE_ABORTED})
 
 
 @lru_cache

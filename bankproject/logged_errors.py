@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+import sys
 import textwrap
 import traceback
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Final
 
-import psycopg
 from django.db import Error as DjangoDatabaseError
 from structlog.typing import EventDict, WrappedLogger
 
@@ -27,14 +27,6 @@ ExceptionInfo = tuple[type[BaseException], BaseException, TracebackType | None]
 DETAIL: Final = "\nDETAIL:"
 _DATA_EXCEPTIONS: Final = "22"
 """The class of SQLSTATEs whose messages quote values, as in `invalid input syntax … "…"`."""
-_MISUSE: Final = (
-    psycopg.InterfaceError,
-    psycopg.OperationalError,
-    psycopg.ProgrammingError,
-    sqlite3.InterfaceError,
-    sqlite3.ProgrammingError,
-)
-"""Errors of the drivers themselves, without a code, that speak of connections and statements."""
 
 
 def format_exception(exc_info: ExceptionInfo) -> str:
@@ -101,7 +93,24 @@ def _last_line(error: BaseException) -> str:
 
 
 def _is_of_a_database(error: BaseException) -> bool:
-    return isinstance(error, (DjangoDatabaseError, psycopg.Error, sqlite3.Error))
+    return isinstance(error, (DjangoDatabaseError, sqlite3.Error)) or _is_of_postgresql(error)
+
+
+def _is_of_postgresql(error: BaseException) -> bool:
+    # Who has such an error has loaded the driver. Others would wait a quarter of a second for it.
+    return isinstance(error, getattr(sys.modules.get("psycopg"), "Error", ()))
+
+
+def _speaks_of_statements_alone(error: BaseException) -> bool:
+    """Whether it is an error of the drivers themselves, of connections or of how they are used."""
+    if isinstance(error, (sqlite3.InterfaceError, sqlite3.ProgrammingError)):
+        return True
+    if not _is_of_postgresql(error):
+        return False
+    driver = sys.modules["psycopg"]
+    return isinstance(
+        error, (driver.InterfaceError, driver.OperationalError, driver.ProgrammingError)
+    )
 
 
 def _facts(error: BaseException) -> Iterator[str]:
@@ -110,12 +119,18 @@ def _facts(error: BaseException) -> Iterator[str]:
     if isinstance(error, DjangoDatabaseError) and cause is not None and _is_of_a_database(cause):
         # Django gives the driver's error its own type, and the driver's words.
         yield from _facts(cause)
-    elif isinstance(error, psycopg.Error) and error.diag.sqlstate is not None:
-        yield from _facts_of_postgresql(error.diag)
+    elif (diagnosis := _diagnosis(error)) is not None:
+        yield from _facts_of_postgresql(diagnosis)
     elif isinstance(error, sqlite3.Error) and hasattr(error, "sqlite_errorname"):
         yield from (error.sqlite_errorname, _first_line(error))
-    elif isinstance(error, (DjangoDatabaseError, *_MISUSE)):
+    elif isinstance(error, DjangoDatabaseError) or _speaks_of_statements_alone(error):
         yield _first_line(error)
+
+
+def _diagnosis(error: BaseException) -> Any:
+    """Return what PostgreSQL itself said of an error; None if it was not the one who spoke."""
+    diagnosis: Any = getattr(error, "diag", None) if _is_of_postgresql(error) else None
+    return diagnosis if diagnosis is not None and diagnosis.sqlstate is not None else None
 
 
 def _facts_of_postgresql(diagnosis: Any) -> Iterator[str]:

@@ -77,7 +77,9 @@ def test_the_bank_loads_no_relay() -> None:
         "import django; django.setup()",
         [name for name in _modules_of("bank") if ".migrations" not in name],
         DJANGO_SETTINGS_MODULE="bankproject.settings.test",
+        TELLERWIRE_TEST_DATABASE="sqlite",
         TELLERWIRE_ROLES="bank",
     )
 
     assert not _within(loaded, "relay", "channels")
+    assert not _within(loaded, "psycopg"), "a fifth of a command's start, for nothing on SQLite"
