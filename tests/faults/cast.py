@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 from bankproject.demo.processes import http_answers
@@ -83,7 +84,7 @@ class Cast:
         driver.process.stdin.write(b"%d\n" % count)
         driver.process.stdin.flush()
         deadline = time.monotonic() + 10
-        while not any(path.stat().st_size for path in self.state.outbox.folder.glob("*.log")):
+        while not any(map(_holds_orders, self.state.outbox.folder.glob("*.log"))):
             if driver.text().count("placed") > placed or time.monotonic() > deadline:
                 break
             time.sleep(LOOK_SECONDS)
@@ -103,3 +104,11 @@ class Cast:
             ["-m", "tests.faults.order_driver", str(self.state.path), str(self._plan_file)],
             stdin=subprocess.PIPE,
         )
+
+
+def _holds_orders(log: Path) -> bool:
+    """Whether orders are in a log; one that has just gone held none that had not ended."""
+    try:
+        return log.stat().st_size > 0
+    except FileNotFoundError:
+        return False
