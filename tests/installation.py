@@ -199,7 +199,8 @@ class Installation:
         self, name: str = "bank", *, relay: str | None = None, wait: bool = True
     ) -> RunningProgram:
         """Start the bank, as one more process under its id."""
-        bank = self.start(name, ["manage.py", "runbank", "--relay", relay or self.relay_url])
+        arguments = ["manage.py", "runbank", "--relay", relay or self.relay_url]
+        bank = self.start(name, arguments, {"TELLERWIRE_ROLES": "bank"})  # as in a deployment
         if wait:
             bank.wait_for_text("bank ready")
         return bank
