@@ -81,14 +81,16 @@ def enrol(bundle: Bundle, *, may_be_service: bool | None = None) -> Client:
     return client
 
 
-def publish(id_key: str, bundle: Bundle) -> None:
+def publish(id_key: str, bundle: Bundle, holder: bytes) -> None:
     """Keep a client's next bundle.
 
+    :param holder: the identity key of who publishes it. The bundle alone shows nobody's right to
+        the id: its successor's is for everybody to look up.
     :raises RelayError: ``revoked``, ``id_taken`` or ``bad_bundle``; nothing is changed then.
     """
     with transaction.atomic(using=ALIAS):
         client = _lock(id_key)
-        if client is None or client.bundle is None or client.status == Client.Status.BLOCKED:
+        if client is None or client.status == Client.Status.BLOCKED or not _is_held(client, holder):
             raise RelayError(Code.REVOKED, f"{bundle.id} is not registered any more")
         _keep(client, bundle)
         client.save()
@@ -193,6 +195,11 @@ def _bind(bundle: Bundle) -> Client:
     except IntegrityError as error:
         raise RelayError(Code.ID_TAKEN, f"{bundle.id} was taken a moment ago") from error
     return client
+
+
+def _is_held(client: Client, holder: bytes) -> bool:
+    """Return whether the id is this key's, and nobody has replaced it."""
+    return client.identity_key is not None and bytes(client.identity_key) == holder
 
 
 def _is_pinned(bundle: Bundle) -> bool:

@@ -356,7 +356,9 @@ class Hub:
         if client is None:
             return
         try:
-            await self.database.run(directory.publish, client.key, event.bundle)
+            await self.database.run(
+                directory.publish, client.key, event.bundle, connection.identity_key
+            )
         except RelayError as error:
             connection.refuse(error.code, answers=event.id, detail=error.detail)
         except DatabaseError as error:

@@ -103,13 +103,13 @@ def test_bundles_only_rise() -> None:
     ada = identity("ada")
     directory.register(ada.next(generation=5).bundle, Role.PERSON)
     refused(ada.next(generation=4), Code.BAD_BUNDLE)
-    directory.publish("ada", ada.next(generation=6).bundle)
+    directory.publish("ada", ada.next(generation=6).bundle, ada.bundle.identity_key)
     assert Client.objects.get().generation == 6
     with pytest.raises(RelayError) as caught:
-        directory.publish("ada", ada.next(generation=6).bundle)
+        directory.publish("ada", ada.next(generation=6).bundle, ada.bundle.identity_key)
     assert caught.value.code is Code.BAD_BUNDLE
     with pytest.raises(RelayError) as caught:
-        directory.publish("ada", identity("ada").next(generation=9).bundle)
+        directory.publish("ada", identity("ada").next(generation=9).bundle, ada.bundle.identity_key)
     assert caught.value.code is Code.ID_TAKEN
 
 
@@ -150,7 +150,7 @@ def test_blocked_and_released_ids() -> None:
     directory.set_blocked([row], blocked=True)
     refused(ada, Code.REVOKED)
     with pytest.raises(RelayError) as caught:
-        directory.publish("ada", ada.next().bundle)
+        directory.publish("ada", ada.next().bundle, ada.bundle.identity_key)
     assert caught.value.code is Code.REVOKED
     with pytest.raises(RelayError):
         directory.find("ada")

@@ -182,3 +182,20 @@ async def test_a_key_that_was_replaced_has_the_id_no_longer(relay: Relay, how: s
         successor = await relay.join(new)
     assert (await successor.take()).id == sent
     assert (await ada.status()).state in (State.QUEUED, State.DELIVERED)
+
+
+async def test_a_key_that_was_replaced_can_not_take_its_successors_bundle_for_its_own(
+    begin: Begin,
+) -> None:
+    """The bundle is public: its old holder can look it up, and publish the same again."""
+    with override_settings(RELAY={**QUICK, "SWEEP_SECONDS": 1}):
+        relay = begin()
+    old = identity("ben")
+    new = old.next(key=IdentityKey(b"\x05" * 32))
+    replaced = await relay.join(old)
+    await running_hub().database.run(directory.register, new.bundle, Role.PERSON)
+    assert (await replaced.lookup("ben")).bundles == [new.bundle.signed]
+    asked = await replaced.ask_publish(new)
+    refused = await replaced.refusal()
+    assert (refused.id, refused.code) == (asked, Code.REVOKED)
+    assert await replaced.wire.closed() == (4000, Code.REVOKED.value)
