@@ -308,6 +308,7 @@ class Hub:
                 connection.id,
                 worker=self.name,
                 lease_ms=self.limits.lease_ms,
+                here=self.here,
             )
         except RelayError as error:
             connection.fail(error.code, error.detail, error.retry_after_ms)

@@ -65,11 +65,19 @@ class Here:
 
 
 def arrive(
-    bundle: Bundle, role: Role, connection_id: str, *, worker: str, lease_ms: int
+    bundle: Bundle,
+    role: Role,
+    connection_id: str,
+    *,
+    worker: str,
+    lease_ms: int,
+    here: Callable[[], list[Here]],
 ) -> Arrival:
     """Register a client and note its connection.
 
-    :param lease_ms: the lease that the process gets if this is its very first sign of life.
+    :param lease_ms: the lease that the process gets if this is its very first sign of life, or the
+        first one since others took it for dead.
+    :param here: gives its connections, which are noted again then.
 
     :raises RelayError: see :func:`relay.directory.register`; nothing is changed then.
     """
@@ -79,6 +87,7 @@ def arrive(
         row = workers.filter(name=worker).first()
         if row is None:
             row = workers.create(name=worker, lease_until=_now() + lease_ms)
+            _note(row, here())
         Connection.objects.using(ALIAS).create(
             connection_id=uuid.UUID(connection_id),
             client_key=client.id_key,
@@ -114,21 +123,8 @@ def renew(worker: str, channel: str, lease_ms: int, here: Callable[[], list[Here
         row, is_new = Worker.objects.using(ALIAS).update_or_create(
             name=worker, defaults={"channel": channel, "lease_until": _now() + lease_ms}
         )
-        if not is_new:
-            return
-        Connection.objects.using(ALIAS).bulk_create(
-            [
-                Connection(
-                    connection_id=uuid.UUID(one.connection_id),
-                    client_key=one.key,
-                    client_id=one.client_id,
-                    role=one.role.value,
-                    worker=row,
-                )
-                for one in here()
-            ],
-            ignore_conflicts=True,
-        )
+        if is_new:
+            _note(row, here())
 
 
 def stop(worker: str) -> None:
@@ -159,6 +155,23 @@ def others(worker: str) -> Others:
         .annotate(count=Count("pk"))
     )
     return Others(workers, [(name, key, Role(role), count) for name, key, role, count in clients])
+
+
+def _note(worker: Worker, here: list[Here]) -> None:
+    """Note a process's connections."""
+    Connection.objects.using(ALIAS).bulk_create(
+        [
+            Connection(
+                connection_id=uuid.UUID(one.connection_id),
+                client_key=one.key,
+                client_id=one.client_id,
+                role=one.role.value,
+                worker=worker,
+            )
+            for one in here
+        ],
+        ignore_conflicts=True,
+    )
 
 
 def _now() -> int:

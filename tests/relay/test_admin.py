@@ -35,7 +35,7 @@ def operator() -> Browser:
 
 @pytest.fixture(autouse=True)
 def _clients() -> None:
-    leases.arrive(ADA.bundle, Role.PERSON, new_id(), worker="worker-1", lease_ms=1)
+    leases.arrive(ADA.bundle, Role.PERSON, new_id(), worker="worker-1", lease_ms=1, here=list)
     directory.register(identity("ben", "Ben", "Beispiel").bundle, Role.PERSON)
     Mail.objects.create(
         recipient_key="ben",

@@ -18,6 +18,7 @@ from relay import directory, leases, revocation
 from relay.hub import clock, running_hub, running_hubs
 from relay.metrics import counters
 from relay.models import Client, Connection, Mail, Worker
+from relay.upkeep import Upkeep
 from tests.databases import TestDatabases
 from tests.relay.conftest import QUICK, Begin, Relay
 from tests.relay.peer import WAIT_SECONDS, identity, new_id
@@ -199,3 +200,17 @@ async def test_a_key_that_was_replaced_can_not_take_its_successors_bundle_for_it
     refused = await replaced.refusal()
     assert (refused.id, refused.code) == (asked, Code.REVOKED)
     assert await replaced.wire.closed() == (4000, Code.REVOKED.value)
+
+
+async def test_a_process_taken_for_dead_to_which_somebody_comes_notes_all_connections_again(
+    begin: Begin,
+) -> None:
+    with override_settings(RELAY={**QUICK, "SWEEP_SECONDS": 60, "LEASE_SECONDS": 180}):
+        relay = begin()
+    ada = await relay.join(identity("ada"))
+    await sync_to_async(leases.stop)(relay.hub.name)
+    ben = await relay.join(identity("ben"))
+    await Upkeep(relay.hub).sweep_once()
+    for peer in (ada, ben):
+        await peer.still_works()
+    assert {one.client_key async for one in Connection.objects.all()} == {"ada", "ben"}
