@@ -268,12 +268,16 @@ def _renew(row: Mail, message: Message) -> None:
     """
     if row.body == message.body and row.expires_at >= message.expires_at:
         return
-    if row.body != message.body and row.position <= message.position:
-        row.body, row.size = message.body, len(message.body)
-        row.revision += 1
+    if row.body != message.body and _revision(row) <= message.revision:
+        row.body, row.size, row.revision = message.body, len(message.body), message.revision
     row.expires_at = max(row.expires_at, message.expires_at)
     if row.pk is not None:  # else it is new in this very batch
         row.save(using=ALIAS, update_fields=["body", "size", "revision", "expires_at"])
+
+
+def _revision(row: Mail) -> int:
+    """Return the place of what brought the body; rows of an older version may not say."""
+    return max(row.revision, row.position)
 
 
 def _row(message: Message) -> Mail:
@@ -290,6 +294,7 @@ def _row(message: Message) -> Mail:
         accepted_at=message.accepted_at,
         expires_at=message.expires_at,
         position=message.position,
+        revision=message.revision,
         attempts=message.attempt,
     )
 
@@ -307,14 +312,15 @@ def _message(row: Mail) -> Message:
         position=row.position,
         attempt=row.attempts,
         row=row.pk,
-        revision=row.revision,
+        revision=_revision(row),
     )
 
 
 def _settle(messages: list[Message], now: int) -> dict[Message, Settled]:
     """Delete what was acknowledged, but for what its sender has replaced since it was handed out.
 
-    Either way the sender is told of the delivery.
+    That may be another row by now, if the one that was handed out has expired meanwhile. Either way
+    the sender is told of the delivery.
     """
     wanted = {message.key for message in messages}
     rows: QuerySet[Mail] = Mail.objects.using(ALIAS).filter(
@@ -322,10 +328,8 @@ def _settle(messages: list[Message], now: int) -> dict[Message, Settled]:
     )
     rows = rows.order_by("pk").select_for_update(of=("self",))
     found = {
-        (recipient, sender, str(message_id)): (pk, revision)
-        for pk, recipient, sender, message_id, revision in rows.values_list(
-            "pk", "recipient_key", "sender_key", "message_id", "revision"
-        )
+        (row.recipient_key, row.sender_key, str(row.message_id)): (row.pk, _revision(row))
+        for row in rows.defer("body")
     }
     settled = {message: _what_became_of(message, found) for message in messages}
     gone = [found[one.key][0] for one, became in settled.items() if became is Settled.DELETED]

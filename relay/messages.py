@@ -64,7 +64,7 @@ class Message:
         attempt: int = 0,
         origin: Any = None,
         row: int | None = None,
-        revision: int = 0,
+        revision: int | None = None,
     ) -> None:
         """:param position: its place among the recipient's messages, whenever it is stored.
 
@@ -73,7 +73,7 @@ class Message:
         :param origin: the sender's connection, a :class:`RemoteOrigin`, or None where the message
             comes out of the mailbox.
         :param row: its row in the mailbox, if it has one.
-        :param revision: how often the sender had replaced the body there when it was read.
+        :param revision: the place of what brought its body, where that was sent again.
         """
         self.id = id
         self.sender = sender
@@ -89,7 +89,7 @@ class Message:
         self.attempt = attempt
         self.origin = origin
         self.row = row
-        self.revision = revision
+        self.revision = position if revision is None else revision
         self.holders = 0
         self.settled = False
         self.forwards: set[str] = set()

@@ -134,8 +134,8 @@ class Mail(models.Model):
     expires_at = models.BigIntegerField(help_text="Milliseconds since the epoch.", db_index=True)
     position = models.BigIntegerField(help_text="Its place in the order of delivery.")
     attempts = models.PositiveIntegerField(default=0)
-    revision = models.PositiveIntegerField(
-        default=0, help_text="How often its sender has replaced the body."
+    revision = models.BigIntegerField(
+        default=0, help_text="The place of what brought the body: it may have been sent again."
     )
     claim = models.CharField(
         max_length=36, blank=True, help_text="The process that hands it to a service just now."

@@ -123,6 +123,29 @@ def test_what_was_replaced_since_it_was_handed_out_stays() -> None:
     assert not Mail.objects.exists()
 
 
+def test_what_was_sent_again_after_it_had_expired_is_no_longer_what_was_handed_out() -> None:
+    sent = message()
+    store(sent)
+    (out,) = page()
+    assert len(mailbox.expire(sent.expires_at)) == 1
+    store(message(id=sent.id, body="newer", position=sent.position + 1))
+    assert settle(out) == [Settled.RENEWED]
+    assert [one.body for one in page()] == ["newer"]
+
+
+def test_what_comes_back_replaces_nothing_that_was_sent_after_it() -> None:
+    sent_id = new_id()
+    first, second, third = (
+        message(id=sent_id, body=body, position=place)
+        for place, body in enumerate(("first", "second", "third"))
+    )
+    store(first)
+    store(third)
+    second.attempt = 1
+    assert store(second) == [Outcome.STORED]
+    assert [one.body for one in page()] == ["third"]
+
+
 def test_of_a_reply_only_a_failure_is_told() -> None:
     answered, lost = (
         message(kind=Kind.REPLY),
