@@ -225,21 +225,23 @@ def _store(stores: list[Store], limits: RelayLimits) -> None:
         message = store.message
         row = here.get(message.key)
         count, size = usage.get(message.recipient_key, (0, 0))
+        grows_by = _growth(row, message)
         if message.recipient_key not in known:
             store.outcome = Outcome.UNKNOWN_RECIPIENT
         elif message.is_immediate:
             store.outcome = Outcome.RECIPIENT_ABSENT
-        elif row is not None:
-            _renew(row, message)
-            placed.append((store, row))
-        elif count >= limits.mailbox_messages_max or (
-            size + len(message.body) > limits.mailbox_bytes_max
+        elif (row is None and count >= limits.mailbox_messages_max) or (
+            grows_by > 0 and size + grows_by > limits.mailbox_bytes_max
         ):
             store.outcome = Outcome.MAILBOX_FULL
         else:
-            here[message.key] = row = _row(message)
-            usage[message.recipient_key] = (count + 1, size + len(message.body))
-            fresh.append(row)
+            if row is None:
+                here[message.key] = row = _row(message)
+                fresh.append(row)
+                count += 1
+            else:
+                _renew(row, message)
+            usage[message.recipient_key] = (count, size + grows_by)
             placed.append((store, row))
     Mail.objects.using(ALIAS).bulk_create(fresh)
     for store, row in placed:
@@ -261,6 +263,17 @@ def _usage(keys: set[str]) -> dict[str, tuple[int, int]]:
     return {row["recipient_key"]: (row["count"], row["total"]) for row in totals}
 
 
+def _growth(row: Mail | None, message: Message) -> int:
+    """Return how much more a mailbox holds with a message that may be there already."""
+    if row is None:
+        return len(message.body)
+    return len(message.body) - row.size if _is_replaced_by(row, message) else 0
+
+
+def _is_replaced_by(row: Mail, message: Message) -> bool:
+    return row.body != message.body and _revision(row) <= message.revision
+
+
 def _renew(row: Mail, message: Message) -> None:
     """Take over what the sender sent again under the same id: it may be sealed to a newer key.
 
@@ -268,7 +281,7 @@ def _renew(row: Mail, message: Message) -> None:
     """
     if row.body == message.body and row.expires_at >= message.expires_at:
         return
-    if row.body != message.body and _revision(row) <= message.revision:
+    if _is_replaced_by(row, message):
         row.body, row.size, row.revision = message.body, len(message.body), message.revision
     row.expires_at = max(row.expires_at, message.expires_at)
     if row.pk is not None:  # else it is new in this very batch

@@ -191,6 +191,15 @@ def test_the_quota_counts_bytes() -> None:
     ]
 
 
+def test_the_quota_counts_what_is_sent_again() -> None:
+    sent = message(body="x" * 10)
+    assert store(sent, message(body="x" * 80)) == [Outcome.STORED] * 2
+    longer, fitting = (message(id=sent.id, body="y" * size, position=9) for size in (21, 20))
+    assert store(longer) == [Outcome.MAILBOX_FULL]
+    assert page(count=1)[0].body == "x" * 10
+    assert store(fitting, message(body="z")) == [Outcome.STORED, Outcome.MAILBOX_FULL]
+
+
 def test_unknown_absent_and_blocked_recipients() -> None:
     assert store(message(to="nobody")) == [Outcome.UNKNOWN_RECIPIENT]
     assert store(message(to="nobody", expires_at=NOW)) == [Outcome.UNKNOWN_RECIPIENT]
