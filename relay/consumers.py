@@ -77,9 +77,10 @@ class RelayConsumer(AsyncConsumer):
             # Whoever closed it, what is left of it goes, though its peer may read nothing more.
             asyncio.get_running_loop().call_later(hub.limits.close_seconds, socket.drop)
             connection.detach()
+            leaves_something = connection.machine.unacked > 0
             hub.closed(connection)
             await _end(writer)
-            if connection.client is not None:
+            if leaves_something:
                 # The server waits for this task when it ends: what the client had is safe by then.
                 await hub.settled()
 

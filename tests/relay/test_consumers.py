@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import channels
 import pytest
@@ -67,6 +68,25 @@ async def test_a_cancelled_consumer_stores_what_its_client_held(relay: Relay) ->
     await asyncio.wait([ben.wire.communicator.future])
     assert [str(row.message_id) async for row in Mail.objects.all()] == [sent]
     assert (await ada.status()).state is State.QUEUED
+
+
+async def test_a_consumer_ends_when_what_its_client_held_is_stored(relay: Relay) -> None:
+    """The server waits for it, and then may end the process."""
+    ada, ben = await relay.join(identity("ada")), await relay.join(identity("ben"))
+    sent = await ada.post("ben")
+    await ben.expect(Deliver)
+    assert isinstance(ben.wire, Wire)
+    goes_on = threading.Event()
+    hanging = asyncio.create_task(relay.hub.database.run(goes_on.wait))
+    try:
+        await ben.wire.communicator.send_input({"type": "websocket.disconnect", "code": 1001})
+        await asyncio.wait([ben.wire.communicator.future], timeout=0.1)
+        assert not ben.wire.communicator.future.done()
+    finally:
+        goes_on.set()
+    await hanging
+    await asyncio.wait([ben.wire.communicator.future], timeout=WAIT_SECONDS)
+    assert [str(row.message_id) async for row in Mail.objects.all()] == [sent]
 
 
 async def test_connections_leave_the_database(relay: Relay) -> None:
