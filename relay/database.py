@@ -14,16 +14,22 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, ParamSpec, TypeVar
 
 from channels.db import DatabaseSyncToAsync
-from django.db import connections
+from django.db import DatabaseError, connections
 
-__all__ = ["ALIAS", "DatabaseThread"]
+__all__ = ["ALIAS", "DatabaseThread", "is_deadlock"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 ALIAS: Final = "relay"
+DEADLOCK_STATE: Final = "40P01"
 CHECK_SECONDS: Final = 20.0
 """After this long without use, the connection is tried before it is trusted."""
+
+
+def is_deadlock(error: DatabaseError) -> bool:
+    """Return whether PostgreSQL gave a transaction up because two waited for each other."""
+    return getattr(error.__cause__, "sqlstate", None) == DEADLOCK_STATE
 
 
 class DatabaseThread:

@@ -15,7 +15,7 @@ from typing import Final
 import structlog
 from django.db import DatabaseError, IntegrityError
 
-from relay.database import DatabaseThread
+from relay.database import DatabaseThread, is_deadlock
 from relay.limits import RelayLimits
 from relay.mailbox import Batch, Outcome, Settled, Store, apply
 from relay.messages import Ended, Message
@@ -23,6 +23,7 @@ from relay.messages import Ended, Message
 __all__ = ["MailboxWriter"]
 
 BATCH_MAX: Final = 500
+TRIES_MAX: Final = 3
 
 log = structlog.get_logger(__name__)
 
@@ -141,14 +142,15 @@ class MailboxWriter:
 
     async def _commit(self, requests: list[_Request]) -> Results | None:
         # Another process may have stored the same message meanwhile: then the second try sees it.
-        for tries_left in (1, 0):
+        # Or each waited for rows of the other, and this one gave way: the other is done by now.
+        for tries_left in reversed(range(TRIES_MAX)):
             batch = Batch()
             for request in requests:
                 request.join(batch)
             try:
                 return await self._database.run(apply, batch, self._limits, self._clock())
             except DatabaseError as error:
-                if tries_left and isinstance(error, IntegrityError):
+                if tries_left and (isinstance(error, IntegrityError) or is_deadlock(error)):
                     continue
                 log.error(
                     "mailbox.write_failed", requests=len(requests), error=type(error).__name__
