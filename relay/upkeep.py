@@ -110,16 +110,16 @@ class Upkeep:
     async def _find_mail(self) -> None:
         """Find mail that came without our hearing of it, and note where there is none any more."""
         presence = self._hub.exchange.presence
-        here, expected = list(presence.local), list(presence.backlogs)
-        found = await self._hub.database.run(mailbox.with_mail, _distinct(here, expected))
+        here = list(presence.local)
+        expected = {key: backlog.last_row for key, backlog in presence.backlogs.items()}
+        found = await self._hub.database.run(mailbox.with_mail, _distinct(here, list(expected)))
         for key in found.intersection(here):
             self._hub.exchange.mail_came(key)
         for key in await self._hub.database.run(mailbox.with_statuses, here):
             self._hub.exchange.statuses_came(key)
-        for key in set(expected) - found:
-            backlog = presence.backlogs.get(key)
-            if backlog is not None and key not in presence.local:
-                presence.drained(key, backlog.last_row)
+        for key in set(expected) - found - set(presence.local):
+            # What was stored since then has a later row, and stays expected.
+            presence.drained(key, expected[key])
 
     async def _end_blocked(self) -> None:
         holders = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
@@ -14,7 +15,7 @@ from prometheus_client import generate_latest
 from protocol.errors import Code
 from protocol.frames import Deliver, Drain, Role, State, Status
 from protocol.keys import IdentityKey
-from relay import directory, leases, revocation
+from relay import directory, leases, mailbox, revocation
 from relay.hub import clock, running_hub, running_hubs
 from relay.metrics import counters
 from relay.models import Client, Connection, Mail, Worker
@@ -214,3 +215,26 @@ async def test_a_process_taken_for_dead_to_which_somebody_comes_notes_all_connec
     for peer in (ada, ben):
         await peer.still_works()
     assert {one.client_key async for one in Connection.objects.all()} == {"ada", "ben"}
+
+
+async def test_mail_that_comes_during_a_sweep_keeps_its_place_before_what_comes_later(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with override_settings(RELAY={**QUICK, "SWEEP_SECONDS": 60, "LEASE_SECONDS": 180}):
+        relay = begin()
+    await known(relay, identity("ben"))
+    ada = await relay.join(identity("ada"))
+    relay.hub.exchange.presence.backlog("ben")
+    run = relay.hub.database.run
+
+    async def run_and_send(function: Any, *args: Any, **kwargs: Any) -> Any:
+        result = await run(function, *args, **kwargs)
+        if function is mailbox.with_mail:
+            await ada.post("ben")
+            assert (await ada.status()).state is State.QUEUED
+        return result
+
+    monkeypatch.setattr(relay.hub.database, "run", run_and_send)
+    await Upkeep(relay.hub).sweep_once()
+    # Were it not for this, a message for his connection to another process would overtake it.
+    assert "ben" in relay.hub.exchange.presence.backlogs
