@@ -30,6 +30,8 @@ class FakeService:
         self.failures = failures
 
     async def publish(self, key_file: KeyFile) -> int:
+        if key_file.bundle.generation < self.key_file.bundle.generation:
+            raise RefusedError(Code.BAD_BUNDLE, proven=False)
         if self.failures:
             self.failures -= 1
             raise RefusedError(Code.OVERLOADED, proven=False)
@@ -89,3 +91,19 @@ async def test_a_publication_that_fails_is_tried_again(keyrings: Callable[[], Ke
     service = FakeService(keyring.key_file, failures=3)
     await keep_keys_until(service, keyring, lambda: bool(service.published))
     assert (service.failures, service.published) == (0, [RENEWED_MS])
+
+
+async def test_a_backup_in_the_place_of_the_file_gets_newer_keys_at_once(tmp_path: Path) -> None:
+    path, now = tmp_path / "bank.key", BORN_MS
+    made = new_key_file("bank", "The", "Bank", now=BORN_MS, random_bytes=os.urandom)
+    backup = encrypt_key_file(made, "secret", os.urandom, CHEAP)
+    write_key_file(path, backup)
+    keyring = Keyring(path, "secret", clock=lambda: now, cost=CHEAP)
+    now += 1_000
+    keyring.rotate_unless_changed()
+    service = FakeService(keyring.key_file)
+    write_key_file(path, backup)
+    now += 1_000  # so that its prekeys are not due for long
+    await keep_keys_until(service, keyring, lambda: bool(service.published))
+    assert service.published == [now]
+    assert service.key_file is keyring.key_file

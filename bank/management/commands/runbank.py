@@ -173,11 +173,20 @@ async def _gateway(keyring: Keyring) -> AsyncIterator[Gateway]:
 
 
 async def _keep_keys(service: ServiceClient, keyring: Keyring) -> None:
-    """Rotate the prekeys when it is time, and publish what this or another process has made."""
+    """Rotate the prekeys when it is time, and publish what this or another process has made.
+
+    Also where the file has become older than what this process used: a backup took its place.
+    """
+    made = None
     while True:
         await asyncio.sleep(KEYS_CHECK_SECONDS)
         try:
             await asyncio.to_thread(keyring.rotate_if_due)
+            used, found = service.key_file.bundle.generation, keyring.key_file.bundle.generation
+            if found < used and found != made:  # once for each file, should the clock be behind
+                logger.warning("keys_older_than_known", generation=found)
+                await asyncio.to_thread(keyring.rotate_unless_changed)
+                made = keyring.key_file.bundle.generation
             if service.key_file.bundle.generation != keyring.key_file.bundle.generation:
                 # The same bundle may be published by every process; the first one is news.
                 generation = await service.publish(keyring.key_file)
