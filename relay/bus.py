@@ -91,8 +91,10 @@ class Bus:
         self._waiting: dict[str, list[BusFrame]] = {}
         self._senders: dict[str, asyncio.Task[None]] = {}
         self._forwarded: dict[str, dict[MessageKey, _Forwarded]] = {}
-        self._held: dict[MessageKey, Message] = {}
-        self._reports: OrderedDict[MessageKey, Report] = OrderedDict()
+        self._held: dict[tuple[str, MessageKey], Message] = {}
+        """What other processes forwarded, with the process: a sender may come back by another one,
+        and send the same again."""
+        self._reports: OrderedDict[tuple[str, MessageKey], Report] = OrderedDict()
         self._heard_while_reading: list[tuple[str, Here]] | None = None
 
     # What the exchange asks for.
@@ -119,9 +121,12 @@ class Bus:
         """Tell the process that a message came from what became of it; False if it is gone."""
         assert isinstance(message.origin, RemoteOrigin)
         report = Report(message.key, state, code)
-        self._held.pop(message.key, None)
-        self._reports[message.key] = report
-        self._reports.move_to_end(message.key)
+        key = (message.origin.worker, message.key)
+        if self._held.get(key, message) is not message:
+            return True  # it was given up there; word of it would be taken for word of the next one
+        self._held.pop(key, None)
+        self._reports[key] = report
+        self._reports.move_to_end(key)
         if len(self._reports) > RECENT_REPORTS_MAX:
             self._reports.popitem(last=False)
         return self._post(message.origin.worker, report)
@@ -300,7 +305,7 @@ class Bus:
         self._revoke(frame.client)
 
     def _on_settled(self, worker: str, frame: Settled) -> None:
-        message = self._held.pop(frame.key, None)
+        message = self._held.pop((worker, frame.key), None)
         if message is not None:
             message.settled = True
 
@@ -320,8 +325,8 @@ class Bus:
 
     def _on_forward(self, worker: str, frame: Forward) -> None:
         message = frame.message(worker)
-        self._reports.pop(message.key, None)
-        self._held[message.key] = message
+        self._reports.pop((worker, message.key), None)
+        self._held[worker, message.key] = message
         self._exchange.route(message, self._clock())
 
     def _on_report(self, worker: str, frame: Report) -> None:
@@ -341,13 +346,13 @@ class Bus:
                 self._exchange.fail(message, frame.code or Code.PEER_GONE)
 
     def _on_ask(self, worker: str, frame: Ask) -> None:
-        held = [key for key in frame.keys if key in self._held]
+        held = [key for key in frame.keys if (worker, key) in self._held]
         unknown = []
         for key in frame.keys:
-            report = self._reports.get(key)
+            report = self._reports.get((worker, key))
             if report is not None:
                 self._post(worker, report)
-            elif key not in self._held:
+            elif (worker, key) not in self._held:
                 unknown.append(key)
         self._post(worker, Held(held, unknown))
 

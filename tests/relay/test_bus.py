@@ -9,18 +9,31 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import msgspec
 import pytest
 from asgiref.sync import sync_to_async
 from channels.exceptions import ChannelFull
 from django.test import override_settings
 
+from protocol.encoding import b64u
 from protocol.errors import Code
 from protocol.frames import Deliver, Kind, Role, State
 from relay import bus_frames
-from relay.bus_frames import Batch, BusFrame, Forward, Held, Here, MailStored, Report, StatusKept
+from relay.bus_frames import (
+    Ask,
+    Batch,
+    BusFrame,
+    Forward,
+    Held,
+    Here,
+    MailStored,
+    Report,
+    StatusKept,
+)
 from relay.models import Mail, Worker
 from tests.relay.conftest import QUICK, Begin, Relay
-from tests.relay.peer import WAIT_SECONDS, Peer, identity
+from tests.relay.peer import BODY, WAIT_SECONDS, Peer, identity, new_id
+from tests.relay.steps import bounded
 
 Drop = Callable[[BusFrame], bool]
 
@@ -194,6 +207,54 @@ async def test_what_one_process_sets_aside_another_may_hand_out(
     assert (await ada.status()).state is State.DELIVERED
     assert await busy.silent()
     assert await Mail.objects.acount() == 0
+
+
+async def test_word_of_a_message_is_not_taken_for_word_of_another_one_under_its_id(
+    layer: LossyLayer, begin: Begin
+) -> None:
+    """Its sender came back by another process, and sent it again."""
+    near, far, right = begin(), begin(), begin()
+    who, sender = identity("bank"), identity("ada")
+    one, other = await right.join(who, Role.SERVICE), await right.join(who, Role.SERVICE)
+    ada, again = await near.join(sender), await far.join(sender)
+    for process in (near, far):
+        await knows(process, "bank")
+    sent = await ada.post("bank")
+    deliveries = [await one.expect(Deliver)]
+    await again.post("bank", id=sent, body=b64u(b"sealed anew"))
+    deliveries.append(await other.expect(Deliver))
+    await one.ack(deliveries[0])
+    assert (await ada.status()).state is State.DELIVERED
+    assert await again.silent(3 * QUICK["FORWARD_SECONDS"])
+    await other.ack(deliveries[1])
+    assert (await again.status()).state is State.DELIVERED
+
+
+async def test_what_another_process_gave_up_is_not_reported_for_what_it_sent_later(
+    layer: LossyLayer, begin: Begin
+) -> None:
+    relay = bounded(begin, SWEEP_SECONDS=60, LEASE_SECONDS=180)
+    bank = identity("bank")
+    one, other = await relay.join(bank, Role.SERVICE), await relay.join(bank, Role.SERVICE)
+    bus, back = relay.hub.bus, await layer.new_channel()
+    assert bus is not None
+    await until(lambda: bus.channel)
+    first = Forward(new_id(), "ada", "bank", Kind.NOTICE, None, BODY, 1, 2, 3, 0)
+    deliveries = []
+    for peer, body in ((one, BODY), (other, b64u(b"sealed anew"))):
+        frame = msgspec.structs.replace(first, body=body)
+        layer.put_raw(bus.channel, bus_frames.encode(Batch("elsewhere", back, [frame])))
+        deliveries.append(await peer.expect(Deliver))
+    for peer, delivery in zip((one, other), deliveries, strict=True):
+        await peer.ack(delivery)
+        await peer.still_works()
+        layer.put_raw(bus.channel, bus_frames.encode(Batch("elsewhere", back, [Ask([first.key])])))
+    told: list[BusFrame] = []
+    while sum(isinstance(frame, Held) for frame in told) < 2:
+        told += bus_frames.decode(await layer.receive(back)).frames
+    words = [frame for frame in told if isinstance(frame, Held | Report)]
+    assert words[0] == Held([first.key], [])
+    assert Report(first.key, State.DELIVERED, None) in words[1:]
 
 
 async def test_a_process_that_does_not_answer_counts_as_gone(
