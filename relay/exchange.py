@@ -380,7 +380,10 @@ class Exchange:
     def _tell(self, client: LocalClient, page: list[Ended]) -> None:
         for ended in page:
             for connection in list(client.connections):
-                connection.status(ended, stored=True)
+                if connection.machine.statuses_unacked < self.limits.statuses_max:
+                    connection.status(ended, stored=True)
+                else:  # it stays in the database, and so does not wait here, too, for ever
+                    client.has_more_statuses = True
 
     def status_acked(self, connection: Connection, message_id: str) -> None:
         """A sender knows what became of his message."""

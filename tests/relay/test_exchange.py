@@ -180,6 +180,33 @@ async def test_all_statuses_are_told_page_by_page(relay: Relay) -> None:
     await until(none_kept)
 
 
+async def test_what_a_sender_is_told_and_does_not_acknowledge_is_bounded(begin: Begin) -> None:
+    relay = bounded(begin, STATUSES_MAX=3)
+    away = identity("ben")
+    await known(relay, away)
+    ada = await relay.join(identity("ada"))
+    sent = [await ada.post("ben") for _ in range(5)]
+    for _ in sent:
+        assert (await ada.status()).state is State.QUEUED
+    ben = await relay.join(away)
+    for _ in sent:
+        await ben.take()
+    told = [(await ada.status()).id for _ in range(3)]
+    await until_no_mail()
+    assert await ada.silent(0.1)
+    for message_id in told:
+        await ada.send_frame(Ack(id=message_id, sender=None))
+    told += [(await ada.status()).id for _ in range(2)]
+    assert sorted(told) == sorted(sent)
+
+
+async def until_no_mail() -> None:
+    async def is_empty() -> bool:
+        return not await Mail.objects.aexists()
+
+    await until(is_empty)
+
+
 async def test_a_sender_who_left_hears_of_a_direct_delivery_later(relay: Relay) -> None:
     ada, ben = identity("ada"), identity("ben")
     sender, recipient = await relay.join(ada), await relay.join(ben)
