@@ -179,7 +179,7 @@ def _new(client_id: str) -> Client:
     )
 
 
-def _bind(bundle: Bundle) -> Client:
+def _bind(bundle: Bundle, *, tries_left: int = 1) -> Client:
     client = _lock(bundle.id)
     if client is None:
         if relay_settings.REGISTRATION != "open" and not _is_pinned(bundle):
@@ -193,6 +193,8 @@ def _bind(bundle: Bundle) -> Client:
         with transaction.atomic(using=ALIAS):
             client.save(using=ALIAS)
     except IntegrityError as error:
+        if tries_left:  # another process has let somebody in, who may be the same
+            return _bind(bundle, tries_left=tries_left - 1)
         raise RelayError(Code.ID_TAKEN, f"{bundle.id} was taken a moment ago") from error
     return client
 
