@@ -124,10 +124,18 @@ class Client:
         self._runner = asyncio.create_task(self.connection.run())
         self._runner.add_done_callback(self._on_runner_done)
 
-    def _on_runner_done(self, runner: asyncio.Task[None]) -> None:
+    @property
+    def failure(self) -> BaseException | None:
+        """Why there will be no connection any more; None as long as there may be one."""
+        if self._runner is None or not self._runner.done():
+            return None
+        error = None if self._runner.cancelled() else self._runner.exception()
+        return error or RelayUnreachableError("the connection to the relay was closed")
+
+    def _on_runner_done(self, _: asyncio.Task[None]) -> None:
         """Nothing can end well any more: tell everybody who waits."""
-        error = None if runner.cancelled() else runner.exception()
-        failure = error or RelayUnreachableError("the connection to the relay was closed")
+        failure = self.failure
+        assert failure is not None
         self.directory.fail(failure)
         for sending in self._sendings.values():
             if not sending.done.done():
@@ -202,8 +210,8 @@ class Client:
         """
         now = self.connection.steady()
         done: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
-        if self._runner is not None and self._runner.done():
-            fail(done, RelayUnreachableError("the connection to the relay was closed"))
+        if (failure := self.failure) is not None:
+            fail(done, failure)
             return done
         self._sendings[outgoing.id] = _Sending(outgoing, done)
         events = self.protocol.begin(

@@ -12,6 +12,7 @@ isn't the bank's, there is no order that anybody could send later.
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
@@ -28,6 +29,7 @@ from clients.errors import (
     PeerKeyChangedError,
     ReceiptsNotKeptError,
     RefusedError,
+    RegistrationRefusedError,
 )
 from clients.orders import (
     BankPin,
@@ -66,9 +68,10 @@ from protocol.sealing import (
 
 __all__ = ["UNFIT_BANK", "BankPin", "Customer", "OrderResult", "OrderState"]
 
+_log = logging.getLogger("tellerwire.customer")
+
 ORDER_LIFETIME_MS: Final = 3_600_000
 """How long an order may still be booked after it was signed."""
-
 
 ARCHIVE_SECONDS: Final = 0.25
 """How long receipts gather before they are written; until then their orders are in the outbox."""
@@ -148,6 +151,8 @@ class Customer:
         :raises PeerKeyChangedError: the relay gave another key than the configured one; the order
             was neither sent nor kept.
         :raises RefusedError: what the relay gave is no good key of the bank; likewise.
+        :raises ClientError: there will be no connection any more; likewise. Once the order is kept
+            nothing else that happens to the connection is an error: it leaves the outcome unknown.
         """
         await self.check_bank()
         record = self._sign(order, lifetime_ms)
@@ -167,9 +172,12 @@ class Customer:
     async def check_bank(self) -> None:
         """Make sure, before there is an order, that there is no reason here to seal none.
 
-        What the relay just says, or doesn't, is no such reason: it may say something else later.
+        What the relay just says, or doesn't, is no such reason: it may say something else later,
+        unless it will not have this client any more.
 
         :raises RefusedError: a code of :data:`UNFIT_BANK`.
+        :raises RegistrationRefusedError: there will be no connection any more.
+        :raises RelayRenamedError: likewise.
         """
         try:
             bank = self._client.known(self.bank.id)
@@ -181,6 +189,8 @@ class Customer:
                 raise
         except ClientError:
             pass  # it is asked again when the order is to be sent
+        if (failure := self._client.failure) is not None:
+            raise failure
 
     def unfinished_like(self, order: Order) -> list[str]:
         """Return the ids of the unfinished orders that ask for the same in the same words.
@@ -274,6 +284,11 @@ class Customer:
         except PeerKeyChangedError as error:
             # It may have been sent before, by this program or another: that proves nothing.
             ended = Ended(record.order_id, Stage.REFUSED, error.code, error.detail)
+        except RegistrationRefusedError as error:
+            ended = Ended(record.order_id, Stage.LAPSED, error.code, "")
+        except Exception as error:  # noqa: BLE001 - the connection ended; the order may have run
+            _log.debug("order %s was left under way", record.order_id, exc_info=error)
+            ended = Ended(record.order_id, Stage.LAPSED, None, str(error))
         return self._conclude(record, outgoing, ended)
 
     def _conclude(self, record: OrderRecord, outgoing: OutgoingOrder, ended: Ended) -> OrderResult:

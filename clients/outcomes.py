@@ -69,7 +69,7 @@ def order_text(result: OrderResult) -> str:
 def _heard(result: OrderResult) -> str:
     """What was heard last of an order whose outcome is not known."""
     if result.code is None:
-        return ""
+        return f"; {result.detail}" if result.detail else ""
     # Whatever the relay's words are, those about keys are mostly this program's own.
     detail = result.detail if result.code in UNFIT_BANK else ""
     return f"; heard last, not proven: {in_words(result.code, detail)}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from functools import partial
@@ -12,7 +13,7 @@ from typing import Final
 
 from clients.client import Client
 from clients.customer import BankPin, Customer, OrderResult
-from clients.errors import RefusedError, UsageError
+from clients.errors import RefusedError, StorageError, UsageError
 from clients.memory import PinsOnDisk
 from clients.messages import Messenger
 from clients.peers import Peers
@@ -25,6 +26,8 @@ from protocol.frames import Deliver
 from protocol.keyfile import KeyFile
 
 __all__ = ["NO_FINGERPRINT", "Session", "Setup", "connect"]
+
+_log = logging.getLogger("tellerwire.session")
 
 NO_FINGERPRINT: Final = (
     "the bank's fingerprint is not configured, and is never taken from the relay: ask the bank for "
@@ -130,9 +133,14 @@ def _take_late(
     """A reply that nobody waits for: perhaps to an order of an earlier run."""
     if deliver.sender != bank.id or deliver.re is None:
         return
-    # An order that was made for a bank of another key isn't ended by this one.
-    with contextlib.suppress(ValueError, RefusedError):
+    try:
         known = client.peers.known(bank.id, client.clock())
         result = customer.take_late_reply(deliver.re, unb64u(deliver.body), known)
-        if result is not None:
-            on_late_end(result)
+    except (ValueError, RefusedError):
+        return  # an order that was made for a bank of another key isn't ended by this one
+    except StorageError as error:
+        # Whoever may have sent it, it ends no connection: orders are under way over it.
+        _log.warning("an answer of the bank can't be used: %s", error)
+        return
+    if result is not None:
+        on_late_end(result)

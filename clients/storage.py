@@ -115,8 +115,15 @@ class StateDirectory:
         return found[1] if found is not None else None
 
     def file_of(self, order_id: str) -> Path:
-        """Return the file that an order is in, or will be: its receipt, or a log of the outbox."""
-        found = self._find(order_id)
+        """Return the file that an order is in, or will be: its receipt, or a log of the outbox.
+
+        Where damage keeps that from being found out it is the outbox's folder: what became of an
+        order isn't changed by it.
+        """
+        try:
+            found = self._find(order_id)
+        except StorageError:
+            return self.outbox.folder
         return found[0] if found is not None else self.receipts.own_file(order_id)
 
     def _find(self, order_id: str) -> tuple[Path, OrderRecord] | None:

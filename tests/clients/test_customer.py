@@ -406,3 +406,40 @@ async def test_record_never_shows_what_was_ordered_in_a_log(world: World) -> Non
     assert "account1" not in repr(record)
     assert unb64u(record.reply_key).hex() not in repr(record)
     assert ADA.identity.seed.hex() not in repr(record)
+
+
+async def test_damaged_log_of_an_earlier_session_leaves_an_order_unknown_and_not_failed(
+    world: World,
+) -> None:
+    async with world.open_bank(), world.person() as ada:
+        (ada.state.outbox.folder / "0.log").write_bytes(b"damaged\n")
+        world.bank.silent_times = 99
+        result = await ada.session.customer.submit(HUNDRED, policy=HASTY)
+        assert (result.state, world.bank.booked) == (OrderState.UNKNOWN, 1)
+        assert result.file == ada.state.outbox.folder
+
+
+async def test_reply_that_nobody_waits_for_ends_no_connection_where_the_outbox_is_damaged(
+    world: World,
+) -> None:
+    async with world.open_bank(), world.person() as ada:
+        (ada.state.outbox.folder / "0.log").write_bytes(b"damaged\n")
+
+        async def send_stray(relay: FakeRelay, session: Session, frame: frames.Send) -> bool:
+            if frame.kind is frames.Kind.REPLY:
+                stray_reply = frames.Deliver(
+                    id=frame.id,
+                    sender="bank",
+                    kind=frame.kind,
+                    attempt=1,
+                    accepted_at=now_ms(),
+                    body=frame.body,
+                    re="01a0d0a3-1c00-7000-8000-000000000001",
+                )
+                await relay.deliver(relay.sessions["ada"][0], stray_reply)
+            return False
+
+        world.relay.tamper = send_stray
+        result = await ada.session.customer.submit(HUNDRED)
+        assert result.state is OrderState.ACCEPTED
+        assert ada.session.client.connection.connections_made == 1
