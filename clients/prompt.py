@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from typing import TextIO
 
 __all__ = ["ask_yes"]
 
 YES = frozenset({"y", "yes"})
 
 
-async def ask_yes(question: str) -> bool:
+async def ask_yes(question: str, screen: TextIO) -> bool:
     """Return whether the answer is yes; everything else is a no, the end of the input too.
+
+    :param screen: where the question is read: standard output or standard error.
 
     The event loop waits for the line, not a thread: a thread that reads can't be interrupted, and
     Ctrl-C would leave a program that waits for a line that nobody will type.
     """
-    sys.stdout.write(f"{question} [y/N]: ")
-    sys.stdout.flush()
+    screen.write(f"{question} [y/N]: ")
+    screen.flush()
     loop, typed = asyncio.get_running_loop(), asyncio.Event()
     terminal = sys.stdin.fileno()
     # A terminal is readable when a whole line was typed.
@@ -26,7 +29,10 @@ async def ask_yes(question: str) -> bool:
         await typed.wait()
     finally:
         loop.remove_reader(terminal)
-    line = sys.stdin.readline()
+    try:
+        line = sys.stdin.readline()
+    except UnicodeDecodeError:
+        return False
     if not line.endswith("\n"):
-        sys.stdout.write("\n")
+        screen.write("\n")
     return line.strip().lower() in YES

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import sys
+from collections.abc import Callable
 from typing import Annotated, Final
 
 import typer
@@ -356,14 +357,17 @@ def _carry_out(common: Common, order: Order, *, yes: bool, as_json: bool) -> Non
     if not yes and not sys.stdin.isatty():
         raise UsageError("money moves only after a yes: use a terminal, or give --yes")
     setup, display = setup_of(common), Display()
+    # What a program or a file gets holds no questions, and nobody would see one there.
+    aside = as_json or not (yes or sys.stdout.isatty())
+    tell = display.warn if aside else display.say
     begun = False
 
     async def conversation(session: Session) -> OrderResult | None:
         nonlocal begun
         await session.customer.check_bank()
         for text in twin_texts(session.customer, order):
-            (display.warn if yes else display.say)(text)
-        if not yes and not await _consent(session, display, order):
+            (display.warn if yes else tell)(text)
+        if not yes and not await _consent(session, order, tell, aside=aside):
             return None
         begun = True
         return await session.customer.submit(order)
@@ -376,22 +380,24 @@ def _carry_out(common: Common, order: Order, *, yes: bool, as_json: bool) -> Non
                 "stopped. If the order was sent already it may run; find out with: orders --finish"
             ) from stopped
         result = None
-        display.say("")
+        tell("")
     except RefusedError:
         # Whatever was sent has a result: this was refused before the order was kept.
         display.warn("nothing was sent, and nothing is kept to be sent later")
         raise
     if result is None:
-        display.say("nothing was sent")
+        tell("nothing was sent")
         raise typer.Exit(int(ExitStatus.FAILED))
     say_result(result, display, as_json=as_json)
 
 
-async def _consent(session: Session, display: Display, order: Order) -> bool:
+async def _consent(
+    session: Session, order: Order, tell: Callable[[str], None], *, aside: bool
+) -> bool:
     bank = await session.bank_bundle()
-    display.say(f"{meaning_of(order)}")
-    display.say(f"at {bank.name} ({bank.id}), fingerprint {format_fingerprint(bank.fingerprint)}")
-    return await ask_yes("Do it?")
+    tell(f"{meaning_of(order)}")
+    tell(f"at {bank.name} ({bank.id}), fingerprint {format_fingerprint(bank.fingerprint)}")
+    return await ask_yes("Do it?", sys.stderr if aside else sys.stdout)
 
 
 def say_result(result: OrderResult, display: Display, *, as_json: bool) -> None:

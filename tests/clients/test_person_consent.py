@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -52,21 +53,25 @@ class Terminal:
             return ""
 
 
-@contextmanager
-def terminal(folder: Path, *words: str) -> Iterator[Terminal]:
-    """Start the program in a terminal of its own, so that Ctrl-C is what it is there."""
+@contextlib.contextmanager
+def terminal(folder: Path, *words: str, out: Path | None = None) -> Iterator[Terminal]:
+    """Start the program in a terminal of its own, so that Ctrl-C is what it is there.
+
+    :param out: a file that gets standard output.
+    """
     screen, inside = os.openpty()
     environment = {"TELLERWIRE_PASSPHRASE": PASSPHRASE, "TELLERWIRE_STATE": str(folder / "state")}
     # Its own session with this terminal, as a shell in a window has.
     enter = "import fcntl, os, sys, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
     enter += "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
-    process = subprocess.Popen(
-        [sys.executable, "-c", enter, person.__file__, *words],
-        stdin=inside,
-        stdout=inside,
-        stderr=inside,
-        env=environment,
-    )
+    with contextlib.ExitStack() as opened:
+        process = subprocess.Popen(
+            [sys.executable, "-c", enter, person.__file__, *words],
+            stdin=inside,
+            stdout=inside if out is None else opened.enter_context(out.open("wb")),
+            stderr=inside,
+            env=environment,
+        )
     os.close(inside)
     try:
         yield Terminal(process, screen)
@@ -99,6 +104,32 @@ def test_a_yes_moves_money(background: BackgroundWorld, config: Path, tmp_path: 
     assert "Bank, Demo (bank)" in seen
     assert format_fingerprint(BANK.fingerprint) in seen
     assert background.world.bank.booked == 1
+
+
+@pytest.mark.parametrize(("keys", "status"), [("y\n", 0), ("n\n", 1), (CTRL_C, 1)])
+@pytest.mark.parametrize("more", [(), ("--json",)])
+def test_a_question_is_asked_where_somebody_reads_it(
+    background: BackgroundWorld,
+    config: Path,
+    tmp_path: Path,
+    keys: str,
+    status: int,
+    more: tuple[str, ...],
+) -> None:
+    assert background.world.bank.booked == 0
+    out = tmp_path / "out"
+    with terminal(tmp_path, *TRANSFER, str(config), *more, out=out) as window:
+        window.wait_for("Do it? [y/N]: ")
+        window.type(keys)
+        assert window.wait_for_end() == status
+    said = out.read_text(encoding="utf-8")
+    if status:
+        assert window.seen.endswith("nothing was sent\r\n")
+        assert said == ""
+    elif more:
+        assert json.loads(said)["state"] == "accepted"
+    else:
+        assert said.startswith("ok: transfer 100")
 
 
 @pytest.mark.parametrize("keys", ["n\n", "\n", "yy\n", CTRL_D, CTRL_C])
