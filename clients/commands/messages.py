@@ -20,12 +20,13 @@ from clients.commands.options import Common, setup_of, with_common_options
 from clients.config import Config, load_config
 from clients.directory import check_query
 from clients.display import Display
-from clients.errors import OutputError, RelayUnreachableError, UsageError
+from clients.errors import ClientError, OutputError, RelayUnreachableError, UsageError
 from clients.outcomes import ExitStatus, status_of, text_text
 from clients.script import Script, tell_action
 from clients.session import NO_FINGERPRINT, Session, Setup
 from clients.stopping import run_until_stopped, stop_on_signals
 from clients.waiting import first_of
+from protocol.errors import LocalError
 
 __all__ = ["listen", "run", "send"]
 
@@ -63,13 +64,14 @@ def run(
     begun = asyncio.Event()
     try:
         setup = setup_of(common, config)
-        _check_bank(setup, config, display)
+        _check_bank(setup, config)
         running = _run_script(setup, config, display, started, begun, stay=not once)
         status = run_until_stopped(running)
-    except RelayUnreachableError:
-        _tell_not_done(
-            config, display, "there was no connection to the relay within general.duration"
-        )
+    except OutputError:
+        raise
+    except (ClientError, LocalError) as error:
+        if not begun.is_set():
+            _tell_not_done(config, display, _why_not_begun(error))
         raise
     except KeyboardInterrupt:
         if not begun.is_set():
@@ -78,13 +80,18 @@ def run(
     end_with(status)
 
 
-def _check_bank(setup: Setup, config: Config, display: Display) -> None:
+def _why_not_begun(error: ClientError | LocalError) -> str:
+    if isinstance(error, RelayUnreachableError):
+        return "there was no connection to the relay within general.duration"
+    return str(error)
+
+
+def _check_bank(setup: Setup, config: Config) -> None:
     """Refuse a script whose orders nobody could check the bank for, before its first action.
 
     :raises UsageError: no bank's fingerprint is configured.
     """
     if setup.bank is None and any(isinstance(each, BankAction) for each in config.actions):
-        _tell_not_done(config, display, "the bank's fingerprint is not configured")
         raise UsageError(NO_FINGERPRINT)
 
 
@@ -109,7 +116,6 @@ async def _run_script(
         setup, display, on_unshown=lambda _: stop.set(), wait_seconds=max(left, 0.1)
     ) as session:
         stop_on_signals(stop)
-        begun.set()
         bundle = setup.key_file.bundle
         display.say(
             f"connected to {setup.relay_url} as {bundle.name} ({bundle.id})",
@@ -118,6 +124,7 @@ async def _run_script(
             relay=setup.relay_url,
         )
         show_waiting(session.state, display)
+        begun.set()
         left = config.general.duration_seconds - (time.monotonic() - started)
         deadline = loop.time() + left
         script = Script(session, config.actions, display, deadline=deadline, stop=stop)
