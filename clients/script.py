@@ -199,21 +199,26 @@ class Script:
         loop = asyncio.get_running_loop()
         until = loop.time() + min(self._remaining, self._policy.tries * self._policy.try_ms / 1_000)
         told = False
+        heard: ClientError | None = None
         while True:
+            resolving = asyncio.ensure_future(self._session.client.directory.resolve(recipient))
             try:
-                return await self._session.client.directory.resolve(recipient)
+                if await self._in_time(resolving):
+                    return resolving.result()
             except RefusedError as error:
-                if error.code is not Code.UNKNOWN_RECIPIENT or loop.time() >= until:
+                if error.code is not Code.UNKNOWN_RECIPIENT:
                     raise
-                if not told:
-                    self._tell_waiting(number, recipient, until - loop.time())
-                    told = True
-            except RelayUnreachableError:
-                if loop.time() >= until:
-                    raise
-            if self._stop.is_set():
+                heard = error
+            except RelayUnreachableError as error:
+                heard = error
+            if self._stop.is_set() or (self._is_over and heard is None):
                 why = f"{self._why_over} before {recipient} was there"
                 raise ClientError(f"nothing was sent: {why}")
+            if heard is not None and (self._is_over or loop.time() >= until):
+                raise heard
+            if isinstance(heard, RefusedError) and not told:
+                self._tell_waiting(number, recipient, until - loop.time())
+                told = True
             await asyncio.sleep(FIND_PAUSE_SECONDS)
 
     # --- Result lines ---

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -119,3 +120,25 @@ def test_order_that_is_stopped_before_the_banks_key_is_known_was_not_sent(
     assert "not done: the program was stopped" in out or "nothing was sent" in out
     assert "unknown" not in out
     assert run("orders", "--config", config).out == "no unfinished orders\n"
+
+
+def test_relay_that_answers_no_look_up_keeps_no_script_beyond_its_time(
+    run: Run, background: BackgroundWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = background.world
+    actions = ("SEND [ben] Hello", "SEND [ben] Goodbye")
+    config = write_config(tmp_path, world, ADA, actions, duration=1, timeout=20)
+
+    async def take(session: Session, frame: frames.ClientFrame) -> None:
+        assert isinstance(frame, frames.Lookup)
+
+    monkeypatch.setattr(world.relay, "_take", take)
+    began = time.monotonic()
+    ended = run("run", config)
+    assert time.monotonic() - began < 5
+    assert ended.status == 1
+    over = "the time that general.duration gives was over"
+    assert [line for line in ended.out.splitlines() if line.startswith("action")] == [
+        f"action 1/2 failed: nothing was sent: {over} before ben was there",
+        f"action 2/2 not done: {over}",
+    ]
