@@ -182,14 +182,17 @@ class SeenMessages:
                 self._drop_expired(now)
             if len(self._seen) >= self._capacity:
                 raise EndToEndError(Code.REPLAY_WINDOW_FULL, "too many messages; try again later")
-            self._seen[key] = (expires_at, b64u(message_hash))
-            self._append(_line(key, self._seen[key]))
+            entry = (expires_at, b64u(message_hash))
+            self._append(_line(key, entry))
+            self._seen[key] = entry
         return True
 
     def _append(self, line: bytes) -> None:
         descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
-            os.write(descriptor, line)
+            rest = memoryview(line)
+            while rest:  # a disk that is nearly full takes a part, and says why with the next
+                rest = rest[os.write(descriptor, rest) :]
             os.fsync(descriptor)
             status = os.fstat(descriptor)
             self._read_to, self._inode = status.st_size, status.st_ino

@@ -252,6 +252,8 @@ class Messenger:
 
     async def _work(self, client: Client) -> None:
         while True:
+            # Whatever there is to do, whoever sends without end leaves time for everything else.
+            await asyncio.sleep(0)
             deliver = await self._incoming.get()
             try:
                 body = await self._process(client, deliver)

@@ -57,14 +57,15 @@ async def connected(
     :param on_unshown: show messages as they come, and call this when one can't be shown: it waits
         for the next time. Without it all are kept for `listen`, and counted.
     """
-    kept: list[StoredMessage] = []
+    kept = 0
     state = StateDirectory(setup.state_path)
     newcomers = _Newcomers(setup, PinsOnDisk(state), display)
 
     def on_message(message: StoredMessage) -> None:
+        nonlocal kept
         newcomers.tell()
         if on_unshown is None:
-            kept.append(message)
+            kept += 1
             return
         try:
             _show(state, message, display)
@@ -87,7 +88,7 @@ async def connected(
         yield session
     newcomers.tell()
     if kept:
-        display.warn(f"{len(kept)} new message(s) came meanwhile; read them with: listen")
+        display.warn(f"{kept} new message(s) came meanwhile; read them with: listen")
 
 
 class _Newcomers:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+import errno
 import os
+from pathlib import Path
 
 import pytest
 
-from clients.errors import PeerKeyChangedError, RefusedError
+from clients.errors import PeerKeyChangedError, RefusedError, StorageError
 from clients.memory import PinsOnDisk, SeenMessages
 from clients.messages import DeliveryState, TextResult
 from clients.retry import RetryPolicy
+from clients.storage import StateDirectory
 from protocol import frames
 from protocol.bundles import make_bundle, open_bundle
 from protocol.encoding import b64u, unb64u
@@ -394,3 +398,53 @@ async def test_message_sealed_for_another_id_is_refused(world: World) -> None:
             assert ben.refused[0][:2] == ("mallory", Code.NOT_AUTHENTIC)
             assert len(ben.messages) == 1
             assert thief.messages == []
+
+
+async def test_many_messages_at_once_leave_time_for_everything_else(world: World) -> None:
+    async with world.person(BEN) as ben, world.person(ADA) as ada:
+        await say(ada, "ben", "Hello")
+        [request] = world.relay.sent(frames.Kind.REQUEST)
+        messenger = ben.session.messenger
+        for number in range(100):
+            deliver = frames.Deliver(
+                id=f"01a0d0a3-1c00-7000-8000-{number:012}",
+                sender="ada",
+                kind=frames.Kind.REQUEST,
+                attempt=1,
+                accepted_at=now_ms(),
+                body=request.body,
+            )
+            messenger.receive(deliver)
+        turns = 0
+        while len(ben.refused) < 100:
+            turns += 1
+            await asyncio.sleep(0)
+        assert turns >= 100
+
+
+def test_line_of_the_memory_that_the_disk_takes_in_pieces_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = StateDirectory(tmp_path)
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:10]))
+    assert SeenMessages(state).remember("ada", "m1", bytes(32), expires_at=100, now=1)
+    assert SeenMessages(state).remember("ada", "m2", bytes(32), expires_at=100, now=1)
+    assert SeenMessages(state).is_known("ada", "m1", bytes(32))
+    assert SeenMessages(state).is_known("ada", "m2", bytes(32))
+
+
+def test_message_whose_memory_the_disk_didnt_take_is_new_when_it_comes_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = SeenMessages(StateDirectory(tmp_path))
+    assert seen.remember("ada", "m0", bytes(32), expires_at=100, now=1)
+
+    def full(descriptor: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", full)
+        with pytest.raises(StorageError, match="No space left"):
+            seen.remember("ada", "m1", bytes(32), expires_at=100, now=1)
+    assert not seen.is_known("ada", "m1", bytes(32))
