@@ -28,7 +28,7 @@ CONTROL = "C"
 TABLE_COLUMNS_MAX = 10_000
 GAP_WIDTH = 2
 """Between two columns of a table."""
-BROKEN_COLUMN_WIDTH_MIN = 10
+BROKEN_COLUMN_WIDTH_MIN = len("00:00:00+00:00")
 """A column of a table that is narrower than this isn't read any more, but spelt."""
 
 

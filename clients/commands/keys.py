@@ -303,8 +303,14 @@ def trust(
 
     Example: python -m clients.person trust ben --config ada.json
     """
-    if block and unblock:
-        raise UsageError("either --block or --unblock")
+    named = {
+        "--keep": keep,
+        "--block": block,
+        "--unblock": unblock,
+        "--relay-renamed": forget_relay,
+    }
+    if len(wanted := [name for name, given in named.items() if given]) > 1:
+        raise UsageError(f"either {' or '.join(wanted)}")
     if forget_relay:
         _forget_relay(setup_of(common), Display())
         return
@@ -320,8 +326,10 @@ def trust(
         return
     if setup.bank is not None and peer == setup.bank.id:
         raise UsageError("the bank's fingerprint is configured; it can't be confirmed here")
-    pin = peers.pinned(peer)
-    if keep and pin is not None:
+    if keep:
+        pin = peers.pinned(peer)
+        if pin is None:
+            raise UsageError(f"no key of {peer} is known here, so there is none to keep")
         peers.confirm(pin.bundle)
         display.say(f"kept the key with {format_fingerprint(pin.bundle.fingerprint)}")
         return

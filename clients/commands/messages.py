@@ -20,7 +20,14 @@ from clients.commands.options import Common, setup_of, with_common_options
 from clients.config import Config, load_config
 from clients.directory import check_query
 from clients.display import Display
-from clients.errors import ClientError, OutputError, RelayUnreachableError, UsageError
+from clients.errors import (
+    ClientError,
+    OutcomeUnknownError,
+    OutputError,
+    RefusedError,
+    RelayUnreachableError,
+    UsageError,
+)
 from clients.outcomes import ExitStatus, status_of, text_text
 from clients.script import Script, tell_action
 from clients.session import NO_FINGERPRINT, Session, Setup
@@ -157,7 +164,13 @@ def send(
         except ValueError as error:
             raise UsageError(str(error)) from error
         await first_of(done, outgoing.queued.wait())
-        result = outgoing.result(done.result() if done.done() else None)
+        try:
+            result = outgoing.result(done.result() if done.done() else None)
+        except RefusedError:
+            raise
+        except ClientError as error:
+            unknown = f"it may or may not have reached {recipient.id}: {error}"
+            raise OutcomeUnknownError(unknown) from error
         if as_json:
             display.json(result)
         else:

@@ -380,11 +380,19 @@ def _public_fingerprint(config: Config, text: str) -> bytes:
 
 
 def state_path(common: Common, client_id: str) -> Path:
-    """Return the state directory of a client."""
-    if common.state is not None:
-        return common.state.expanduser()
+    """Return the state directory of a client.
+
+    :raises UsageError: it is in the home of somebody who has none here.
+    """
     base = os.environ.get(STATE_VARIABLE)
-    return (Path(base) if base else DEFAULT_STATE).expanduser() / client_id
+    path = common.state or (Path(base) if base else DEFAULT_STATE) / client_id
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise UsageError(
+            f"there is no folder {path} for outbox and receipts: nobody's home is known by that "
+            f"name. Give --state FOLDER, or set {STATE_VARIABLE}"
+        ) from error
 
 
 def bank_of(common: Common, config: Config | None) -> BankPin | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -33,6 +34,7 @@ from protocol.banking import Outcome, Receipt, decode_order
 from protocol.bundles import Bundle, open_bundle
 from protocol.encoding import decode_strict
 from protocol.errors import Code, ProtocolError
+from protocol.identifiers import UUID7_PATTERN
 from protocol.keys import format_fingerprint
 
 __all__ = ["orders", "verify"]
@@ -191,6 +193,8 @@ def _not_sent(state: StateDirectory, record: OrderRecord, error: RefusedError) -
 
 
 def _send_again(common: Common, order_id: str, display: Display, *, as_json: bool) -> None:
+    if not re.match(UUID7_PATTERN, order_id):
+        raise UsageError(f"{order_id!r} is no order's id; `orders --all` lists them")
     setup = setup_of(common)
     state = StateDirectory(setup.state_path)
     record = state.order(order_id)

@@ -15,7 +15,7 @@ from protocol.banking import Withdraw
 from protocol.errors import Code, Retry
 from tests.clients.fake_relay import FakeRelay, Session, until
 from tests.clients.typist import BackgroundWorld, Run, write_config
-from tests.clients.world import ADA, World
+from tests.clients.world import ADA, BEN, World
 
 ONE = Withdraw(account="account1", amount="1")
 REVOKED = frames.Error(Code.REVOKED, Retry.NEVER, detail="blocked")
@@ -68,6 +68,21 @@ def test_script_keeps_no_order_that_it_says_was_not_sent(
     assert second.startswith("failed: the relay ")
     [order] = run("orders", "--config", config, "--json").json
     assert order["meaning"] == "withdraw 1 from account1"
+
+
+def test_message_under_way_is_unknown(run: Run, background: BackgroundWorld, config: Path) -> None:
+    world = background.world
+
+    async def shut(relay: FakeRelay, session: Session, frame: frames.Send) -> bool:
+        relay.refuse_registration = REVOKED
+        await relay.drop("ada")
+        return True
+
+    world.relay.bundles["ben"] = BEN.signed_bundle
+    world.relay.tamper = shut
+    sent = run("send", "ben", "Hello", "--config", config)
+    assert sent.status == 3
+    assert sent.out.startswith("unknown: it may or may not have reached ben: the relay refused")
 
 
 async def test_order_is_not_kept_where_no_connection_will_come(world: World) -> None:

@@ -299,3 +299,14 @@ def test_who_is_neither_a_fingerprint_nor_a_file_is_nobody(
     refused = run("show", "--key", key, "--with", text)
     assert refused.status == 2
     assert refused.err == f"error: {text!r} is neither a fingerprint nor a file\n"
+
+
+def test_folder_for_state_that_nobody_has_is_named(run: Run, config: Path) -> None:
+    refused = run("orders", "--config", config, "--state", "~nobody-of-that-name/x")
+    assert (refused.status, "--state FOLDER" in refused.err) == (2, True)
+
+
+@pytest.mark.parametrize("order_id", ["../pins", "x" * 300, ""])
+def test_what_is_no_orders_id_is_named(run: Run, config: Path, order_id: str) -> None:
+    refused = run("orders", "--again", order_id, "--config", config)
+    assert (refused.status, f"{order_id!r} is no order's id" in refused.err) == (2, True)

@@ -208,10 +208,10 @@ def test_a_table_too_wide_for_its_terminal_is_a_block_for_each_row(
     rows = [("account1", "Ärlig, Ada\x1b", "1000"), ("account2", "Beispiel, Ben", "7")]
     # As wide as is needed for columns that can be read.
     display = Display()
-    monkeypatch.setattr(display._out, "_width", 32)
+    monkeypatch.setattr(display._out, "_width", 36)
     display.table(columns, rows)
     assert capsys.readouterr().out.split()[:3] == ["account", "owner", "amount"]
-    monkeypatch.setattr(display._out, "_width", 31)
+    monkeypatch.setattr(display._out, "_width", 35)
     display.table(columns, rows)
     assert capsys.readouterr().out == (
         "account:    account1\n"

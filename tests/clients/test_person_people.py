@@ -114,6 +114,10 @@ def test_trust_shows_both_fingerprints_and_confirms(
     assert run("trust", "ben", "--unblock", "--config", config).status == 0
     both = run("trust", "ben", "--block", "--unblock", "--config", config)
     assert (both.status, both.err) == (2, "error: either --block or --unblock\n")
+    kept = run("trust", "nobody", "--keep", "--yes", "--config", config)
+    assert (kept.status, "none to keep" in kept.err) == (2, True)
+    both = run("trust", "ben", "--keep", "--block", "--config", config)
+    assert (both.status, both.err) == (2, "error: either --keep or --block\n")
     assert run("trust", "ben", "--keep", "--config", config).status == 0
     assert run("trust", "bank", "--config", config).status == 2
     assert run("trust", "--config", config).status == 2
