@@ -8,6 +8,7 @@ Ctrl-C (143 by SIGTERM) while nothing was at stake.
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 import traceback
 from pathlib import Path
@@ -18,6 +19,12 @@ if not __package__:
     # in for a package of the same name. Look where the packages are instead.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
+# ruff: noqa: E402 - from here on Ctrl-C ends the program without a traceback
+_INTERRUPT: Final = signal.getsignal(signal.SIGINT)
+if __name__ == "__main__" and _INTERRUPT is signal.default_int_handler:
+    # Nothing is at stake while all that follows is read in.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import typer
 
 from clients.commands import keys, messages, money, orders
@@ -25,6 +32,7 @@ from clients.commands.command import PersonCommand, PersonGroup
 from clients.display import Display, print_whatever_comes
 from clients.explaining import explain
 from clients.outcomes import ExitStatus
+from clients.stopping import INTERRUPTED_STATUS
 
 __all__ = ["app", "main"]
 
@@ -69,6 +77,8 @@ def main() -> int:
         app()
     except BrokenPipeError:
         return ExitStatus.FAILED
+    except KeyboardInterrupt:  # before there is a command that would say more
+        return INTERRUPTED_STATUS
     except Exception as error:  # noqa: BLE001 - the last resort of a program for people
         if logging.getLogger().isEnabledFor(logging.DEBUG):
             traceback.print_exc()
@@ -87,4 +97,10 @@ def _let_go_of_output() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    signal.signal(signal.SIGINT, _INTERRUPT)
+    try:
+        sys.exit(main())
+    finally:
+        # All is done and said: a signal that comes now changes nothing about the exit status.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)

@@ -9,12 +9,19 @@ from typing import Any, Final, TypeVar
 
 from clients.event_loop import run as run_loop
 
-__all__ = ["TERMINATED_STATUS", "TerminatedError", "run_until_stopped", "stop_on_signals"]
+__all__ = [
+    "INTERRUPTED_STATUS",
+    "TERMINATED_STATUS",
+    "TerminatedError",
+    "run_until_stopped",
+    "stop_on_signals",
+]
 
 T = TypeVar("T")
 
 TERMINATED_STATUS: Final = 128 + signal.SIGTERM
-"""The exit status of a program that SIGTERM has ended, as shells tell it; Ctrl-C's is 130."""
+INTERRUPTED_STATUS: Final = 128 + signal.SIGINT
+"""The exit status of a program that SIGTERM, or Ctrl-C, has ended, as shells tell it."""
 
 
 class TerminatedError(KeyboardInterrupt):

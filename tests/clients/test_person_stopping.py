@@ -142,3 +142,13 @@ def test_relay_that_answers_no_look_up_keeps_no_script_beyond_its_time(
         f"action 1/2 failed: nothing was sent: {over} before ben was there",
         f"action 2/2 not done: {over}",
     ]
+
+
+def test_program_that_is_stopped_while_it_begins_says_nothing(tmp_path: Path) -> None:
+    stop = "import os, signal; os.kill(os.getpid(), signal.SIGINT); import time; time.sleep(20)"
+    (tmp_path / "typer.py").write_text(stop)
+    environment = {"PYTHONPATH": str(tmp_path)}
+    words = [sys.executable, person.__file__, "accounts"]
+    stopped = subprocess.run(words, env=environment, capture_output=True, timeout=20, check=False)
+    # As shells tell it, 130.
+    assert (stopped.returncode, stopped.stdout, stopped.stderr) == (-signal.SIGINT, b"", b"")
