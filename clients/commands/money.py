@@ -361,26 +361,28 @@ def _carry_out(common: Common, order: Order, *, yes: bool, as_json: bool) -> Non
     aside = as_json or not (yes or sys.stdout.isatty())
     tell = display.warn if aside else display.say
     begun = False
+    result: OrderResult | None = None
 
-    async def conversation(session: Session) -> OrderResult | None:
-        nonlocal begun
+    async def conversation(session: Session) -> None:
+        nonlocal begun, result
         await session.customer.check_bank()
         for text in twin_texts(session.customer, order):
             (display.warn if yes else tell)(text)
         if not yes and not await _consent(session, order, tell, aside=aside):
-            return None
+            return
         begun = True
-        return await session.customer.submit(order)
+        result = await session.customer.submit(order)
 
     try:
-        result = talk(setup, display, conversation)
+        talk(setup, display, conversation)
     except KeyboardInterrupt as stopped:
-        if begun:
+        # What has ended is told of also where the program was stopped while it left the relay.
+        if begun and result is None:
             raise OutcomeUnknownError(
                 "stopped. If the order was sent already it may run; find out with: orders --finish"
             ) from stopped
-        result = None
-        tell("")
+        if not begun:
+            tell("")
     except RefusedError:
         # Whatever was sent has a result: this was refused before the order was kept.
         display.warn("nothing was sent, and nothing is kept to be sent later")
@@ -407,7 +409,7 @@ def say_result(result: OrderResult, display: Display, *, as_json: bool) -> None:
             display.json(result_facts(result))
         else:
             display.say(order_text(result))
-            if result.receipt is not None:
+            if result.receipt is not None and result.file.exists():
                 display.say(f"receipt: {result.file}")
     end_with(status_of(result))
 

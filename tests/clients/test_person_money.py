@@ -10,10 +10,13 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from clients import person
+from clients.commands import money
+from clients.commands.connected import talk
 from clients.errors import StorageError
 from clients.receipts import Receipts
 from clients.records import OrderRecord
@@ -463,3 +466,16 @@ def test_killed_program_leaves_an_order_that_another_one_finishes(
     assert (finished.status, "ok: transfer 100" in finished.out) == (0, True)
     assert bank.booked == 1
     assert len({evidence for _, evidence in bank.seen}) == 1
+
+
+def test_order_that_has_ended_is_told_of_where_the_program_is_stopped_after_it(
+    run: Run, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def talk_and_be_stopped(*arguments: Any) -> None:
+        talk(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(money, "talk", talk_and_be_stopped)
+    ended = run("withdraw", "account1", "1", "--yes", "--config", config)
+    assert ended.status == 0
+    assert ended.out.startswith("ok: withdraw 1 from account1")
