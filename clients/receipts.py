@@ -17,7 +17,7 @@ from typing import Final
 import msgspec
 
 from clients.errors import StorageError
-from clients.files import Put, put_all, put_private
+from clients.files import Put, put_all, put_private, read_at_most
 from clients.records import OrderRecord, decode_record, encode_record
 
 __all__ = ["Receipts", "read_receipt_file"]
@@ -25,6 +25,8 @@ __all__ = ["Receipts", "read_receipt_file"]
 OWN_FILES_MAX: Final = 8
 """Up to so many receipts that are written together have a file each."""
 SHARED_SUFFIX: Final = ".jsonl"
+FILE_BYTES_MAX: Final = 67_108_864
+"""Of a file that a person names: thousands of receipts, and no device that never ends."""
 
 
 class Receipts:
@@ -109,7 +111,10 @@ def read_receipt_file(path: Path) -> list[OrderRecord]:
     :raises StorageError: it holds something else, or one of them is damaged.
     :raises OSError: it can't be read.
     """
-    return [decode_record(data, path, line) for line, data in _parts_of(path)]
+    data = read_at_most(path, FILE_BYTES_MAX)
+    if len(data) > FILE_BYTES_MAX:
+        raise StorageError(f"{path} is too long for receipts")
+    return [decode_record(part, path, line) for line, part in _parts_of(path, data)]
 
 
 def _intact_in(path: Path) -> Iterator[OrderRecord]:
@@ -119,15 +124,14 @@ def _intact_in(path: Path) -> Iterator[OrderRecord]:
 def _read_each(path: Path) -> Iterator[OrderRecord | StorageError]:
     """Yield the receipts in a file; a damaged one, or none any more, hides no other."""
     with contextlib.suppress(FileNotFoundError):
-        for line, data in _parts_of(path):
+        for line, data in _parts_of(path, path.read_bytes()):
             try:
                 yield decode_record(data, path, line)
             except StorageError as error:
                 yield error
 
 
-def _parts_of(path: Path) -> list[tuple[int | None, bytes]]:
-    data = path.read_bytes()
+def _parts_of(path: Path, data: bytes) -> list[tuple[int | None, bytes]]:
     if path.suffix != SHARED_SUFFIX:
         return [(None, data)]
     return list(enumerate(data.splitlines(), 1))

@@ -51,6 +51,7 @@ __all__ = [
 
 ENVIRONMENT_NAME: Final = "TELLERWIRE_PASSPHRASE"
 STATE_VARIABLE: Final = "TELLERWIRE_STATE"
+PASSPHRASE_FILE_BYTES_MAX: Final = 65_536
 DEFAULT_STATE: Final = Path("~/.tellerwire")
 
 P = ParamSpec("P")
@@ -288,10 +289,13 @@ def _unicode_passphrase(passphrase: str, what: str) -> str:
 def first_line(path: Path) -> str:
     """Return the first line of a passphrase file.
 
-    :raises UsageError: it can't be read, or is no text in UTF-8.
+    :raises UsageError: it can't be read, or is no text in UTF-8, or too long for a passphrase.
     """
     try:
-        return path.read_text(encoding="utf-8").split("\n", 1)[0].rstrip("\r")
+        data = read_at_most(path, PASSPHRASE_FILE_BYTES_MAX)
+        if len(data) > PASSPHRASE_FILE_BYTES_MAX:
+            raise UsageError(f"the passphrase file {path} is too long for one")
+        return data.decode("utf-8").split("\n", 1)[0].rstrip("\r")
     except OSError as error:
         raise UsageError(f"the passphrase file {path} can't be read: {error.strerror}") from error
     except UnicodeDecodeError:

@@ -185,12 +185,20 @@ def test_what_is_no_key_file_is_named(run: Run, tmp_path: Path) -> None:
     assert run("show").status == 2
 
 
-@pytest.mark.parametrize("command", ["show --key", "passwd --key", "show --config", "run"])
+VERIFY = f"verify --bank-fingerprint {'0' * 32}"
+
+
+@pytest.mark.parametrize("command", ["show --key", "passwd --key", "show --config", "run", VERIFY])
 def test_a_file_without_an_end_is_not_read_to_its_end(run: Run, command: str) -> None:
     shown = run(*command.split(), "/dev/zero")
     assert shown.status != 0
     assert shown.err.startswith("error: /dev/zero")
     assert "too long" in shown.err
+
+
+def test_a_passphrase_without_an_end_is_none(run: Run, config: Path) -> None:
+    shown = run("show", "--config", config, "--passphrase-file", "/dev/zero")
+    assert (shown.status, "too long" in shown.err) == (2, True)
 
 
 def test_passwd_changes_the_passphrase(
