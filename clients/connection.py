@@ -95,6 +95,7 @@ class Connection:
         self._outgoing: deque[str] = deque()
         self._acks: deque[str] = deque()
         self._ack_timer: asyncio.TimerHandle | None = None
+        self._drain_timer: asyncio.TimerHandle | None = None
         self._stop = asyncio.Event()
         self._fatal: ClientError | None = None
         self._resume_after_ms = 0
@@ -173,7 +174,11 @@ class Connection:
                 self._fatal = RelayRenamedError(self._url, event.expected, event.actual)
             case Draining():
                 self._resume_after_ms = min(event.after_ms, RESUME_MS_MAX)
-                asyncio.get_running_loop().call_later(DRAIN_SECONDS, self._hang_up, self._transport)
+                if self._drain_timer is None:  # said without end it is said once
+                    loop = asyncio.get_running_loop()
+                    self._drain_timer = loop.call_later(
+                        DRAIN_SECONDS, self._hang_up, self._transport
+                    )
             case Registered():
                 self.welcome = event.welcome
                 self.connections_made += 1
@@ -210,6 +215,9 @@ class Connection:
             )
         finally:
             watchdog.cancel()
+            if self._drain_timer is not None:
+                self._drain_timer.cancel()
+                self._drain_timer = None
             stopping.cancel()
             self.ready.clear()
             self._transport = None

@@ -19,6 +19,7 @@ from clients.messages import DeliveryState
 from clients.orders import check_receipt
 from clients.outcomes import order_text
 from clients.retry import RetryPolicy
+from clients.transport import Transport
 from protocol import frames, limits
 from protocol.banking import Answer, SignedReceipt, Transfer, encode_answer, sign_receipt
 from protocol.encoding import b64u, unb64u
@@ -458,3 +459,21 @@ async def test_flood_of_stray_replies_is_counted_and_nothing_else(world: World) 
         result = await ada.session.customer.submit(HUNDRED)
         assert result.state is OrderState.ACCEPTED
         assert ada.session.client.protocol.counters.unknown_replies == 300
+
+
+async def test_flood_of_drains_is_one(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with world.open_bank(), world.person() as ada:
+        connection, hung_up = ada.session.client.connection, []
+        hang_up = connection._hang_up
+
+        def count(transport: Transport | None) -> None:
+            hung_up.append(transport)
+            hang_up(transport)
+
+        monkeypatch.setattr(connection, "_hang_up", count)
+        [session] = world.relay.sessions["ada"]
+        for _ in range(50):
+            await session.send(frames.Drain(0))
+        await until(lambda: connection.connections_made == 2, 10)
+        assert len(hung_up) == 1
+        assert (await ada.session.customer.submit(HUNDRED)).state is OrderState.ACCEPTED
