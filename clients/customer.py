@@ -76,6 +76,9 @@ ORDER_LIFETIME_MS: Final = 3_600_000
 ARCHIVE_SECONDS: Final = 0.25
 """How long receipts gather before they are written; until then their orders are in the outbox."""
 
+LATE_REPLIES_PER_SECOND: Final = 1_000
+"""So many answers that nobody waits for are looked at: each is looked for on the disk."""
+
 UNFIT_BANK: Final = frozenset(
     {Code.PEER_KEY_CHANGED, Code.BAD_BUNDLE, Code.WEAK_KEY, Code.DOWNGRADE_REFUSED}
 )
@@ -132,6 +135,8 @@ class Customer:
         self._outbox = DurableWriter(state.outbox.add)
         self._archive = DurableWriter(state.archive, ARCHIVE_SECONDS)
         self._unsaved: dict[str, asyncio.Future[None]] = {}
+        self._late_since = 0
+        self._late_count = 0
         # What the orders ask for that have not ended, by id, once somebody has asked.
         self._unfinished: dict[str, str] | None = None
 
@@ -349,9 +354,17 @@ class Customer:
     ) -> OrderResult | None:
         """Use a reply to an order of the outbox that is not under way: it may end it.
 
+        Of a flood most are left alone: what such an answer would have ended stays in the outbox.
+
         :return: how the order ended; None where it didn't, or had ended before.
         :raises RefusedError: as :meth:`finish`.
         """
+        now = self._client.connection.steady()
+        if now - self._late_since >= 1_000:
+            self._late_since, self._late_count = now, 0
+        self._late_count += 1
+        if self._late_count > LATE_REPLIES_PER_SECOND:
+            return None
         record = self._state.order(order_id)
         if record is None or record.has_ended or order_id in self._unsaved or bank is None:
             return None

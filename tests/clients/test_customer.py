@@ -443,3 +443,14 @@ async def test_reply_that_nobody_waits_for_ends_no_connection_where_the_outbox_i
         result = await ada.session.customer.submit(HUNDRED)
         assert result.state is OrderState.ACCEPTED
         assert ada.session.client.connection.connections_made == 1
+
+
+async def test_flood_of_replies_that_nobody_waits_for_leaves_the_disk_alone(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world.person() as ada:
+        looked_for: list[str] = []
+        monkeypatch.setattr(ada.state, "order", looked_for.append)
+        for _ in range(5_000):
+            ada.session.customer.take_late_reply("an order", b"", BANK.bundle)
+        assert 1_000 <= len(looked_for) <= 2_000
