@@ -22,7 +22,14 @@ from clients.errors import OutputError
 from clients.storage import StoredMessage
 from protocol.keys import format_fingerprint
 
-__all__ = ["Display", "amount_text", "print_whatever_comes", "printable", "time_text"]
+__all__ = [
+    "Display",
+    "amount_text",
+    "date_text",
+    "print_whatever_comes",
+    "printable",
+    "time_text",
+]
 
 CONTROL = "C"
 TABLE_COLUMNS_MAX = 10_000
@@ -72,8 +79,19 @@ def amount_text(minor_units: int, exponent: int) -> str:
 
 def time_text(milliseconds: int) -> str:
     """Return a time in this computer's time zone, to the second."""
-    moment = datetime.fromtimestamp(milliseconds / 1_000, UTC).astimezone()
+    try:
+        moment = datetime.fromtimestamp(milliseconds / 1_000, UTC).astimezone()
+    except (ValueError, OverflowError, OSError):  # beyond the calendar, whoever says so
+        return f"{milliseconds} ms since 1970"
     return moment.isoformat(sep=" ", timespec="seconds")
+
+
+def date_text(milliseconds: int) -> str:
+    """Return the date that a time begins in UTC, as value dates are meant."""
+    try:
+        return datetime.fromtimestamp(milliseconds / 1_000, UTC).date().isoformat()
+    except (ValueError, OverflowError, OSError):
+        return f"{milliseconds} ms since 1970"
 
 
 class Display:

@@ -14,7 +14,7 @@ from clients.actions import check_account, check_amount, check_currency
 from clients.commands.connected import end_with, talk
 from clients.commands.options import Common, setup_of, with_common_options
 from clients.customer import OrderResult
-from clients.display import Display, amount_text, printable, time_text
+from clients.display import Display, amount_text, date_text, printable, time_text
 from clients.errors import (
     ClientError,
     OutcomeUnknownError,
@@ -249,7 +249,7 @@ def _write_csv(display: Display, found: StatementResult) -> None:
             [
                 line.sequence,
                 time_text(line.booked_at),
-                time_text(line.value_date) if line.value_date is not None else "",
+                date_text(line.value_date) if line.value_date is not None else "",
                 line.kind,
                 shown(line.counterparty),
                 amount_text(line.amount, found.exponent),

@@ -8,13 +8,16 @@ import os
 import shlex
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from clients import person
-from clients.display import Display, printable
+from clients.display import Display, date_text, printable, time_text
 from clients.storage import StateDirectory
+from protocol import limits
 from tests.clients.test_messages import say
 from tests.clients.typist import PASSPHRASE, BackgroundWorld, Run, write_config
 from tests.clients.world import ADA, BEN
@@ -224,3 +227,21 @@ def test_a_table_too_wide_for_its_terminal_is_a_block_for_each_row(
     )
     display.table(columns, [])
     assert "account" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("zone", ["UTC+11", "UTC-13"])
+def test_a_value_date_is_the_same_day_wherever_it_is_read(
+    zone: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setenv("TZ", zone)
+        time.tzset()
+        assert date_text(1_700_006_400_000) == "2023-11-15"
+    time.tzset()
+
+
+@pytest.mark.parametrize("text", [time_text, date_text])
+def test_a_time_beyond_the_calendar_is_told_as_the_number_that_it_is(
+    text: Callable[[int], str],
+) -> None:
+    assert text(limits.MILLISECONDS_MAX) == f"{limits.MILLISECONDS_MAX} ms since 1970"
