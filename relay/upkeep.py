@@ -100,11 +100,17 @@ class Upkeep:
             hub.bus.refresh(await hub.database.run(leases.others, hub.name))
 
     async def _expire(self) -> None:
+        """End what has expired: when a great deal has, the rest at the next sweeps, with the lease.
+
+        Others would take a process for dead that renews its lease too late.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._hub.limits.sweep_seconds
         while True:
             ended = await self._hub.database.run(mailbox.expire, self._hub.clock())
             for one in ended:
                 self._hub.exchange.status_kept(one)
-            if len(ended) < mailbox.EXPIRE_MESSAGES_MAX:
+            if len(ended) < mailbox.EXPIRE_MESSAGES_MAX or loop.time() > until:
                 return
 
     async def _find_mail(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import threading
 from typing import Any
 
@@ -13,10 +14,10 @@ from django.test import override_settings
 from prometheus_client import generate_latest
 
 from protocol.errors import Code
-from protocol.frames import Deliver, Drain, Role, State, Status
+from protocol.frames import Deliver, Drain, Kind, Role, State, Status
 from protocol.keys import IdentityKey
 from relay import directory, leases, mailbox, revocation
-from relay.hub import clock, running_hub, running_hubs
+from relay.hub import Hub, clock, running_hub, running_hubs
 from relay.metrics import counters
 from relay.models import Client, Connection, Mail, Worker
 from relay.upkeep import Upkeep
@@ -187,20 +188,21 @@ async def test_a_key_that_was_replaced_has_the_id_no_longer(relay: Relay, how: s
 
 
 async def test_a_key_that_was_replaced_can_not_take_its_successors_bundle_for_its_own(
-    begin: Begin,
+    fresh_databases: TestDatabases,
 ) -> None:
     """The bundle is public: its old holder can look it up, and publish the same again."""
-    with override_settings(RELAY={**QUICK, "SWEEP_SECONDS": 1}):
-        relay = begin()
+    relay = Relay(Hub())  # it isn't started, so it sweeps only here
     old = identity("ben")
     new = old.next(key=IdentityKey(b"\x05" * 32))
     replaced = await relay.join(old)
-    await running_hub().database.run(directory.register, new.bundle, Role.PERSON)
+    await relay.hub.database.run(directory.register, new.bundle, Role.PERSON)
     assert (await replaced.lookup("ben")).bundles == [new.bundle.signed]
     asked = await replaced.ask_publish(new)
     refused = await replaced.refusal()
     assert (refused.id, refused.code) == (asked, Code.REVOKED)
+    await Upkeep(relay.hub).sweep_once()
     assert await replaced.wire.closed() == (4000, Code.REVOKED.value)
+    await relay.hub.stop()
 
 
 async def test_a_process_taken_for_dead_to_which_somebody_comes_notes_all_connections_again(
@@ -215,6 +217,38 @@ async def test_a_process_taken_for_dead_to_which_somebody_comes_notes_all_connec
     for peer in (ada, ben):
         await peer.still_works()
     assert {one.client_key async for one in Connection.objects.all()} == {"ada", "ben"}
+
+
+@pytest.mark.parametrize(("sweep_seconds", "left"), [(0, 3), (60, 0)])
+async def test_a_sweep_that_has_much_to_end_leaves_the_rest_to_the_next_ones(
+    fresh_databases: TestDatabases,
+    monkeypatch: pytest.MonkeyPatch,
+    sweep_seconds: int,
+    left: int,
+) -> None:
+    monkeypatch.setattr(mailbox, "EXPIRE_MESSAGES_MAX", 2)
+    hub = Hub()  # it isn't started, so it sweeps only here
+    hub.limits = dataclasses.replace(hub.limits, sweep_seconds=sweep_seconds)
+    await Mail.objects.abulk_create(map(_expired, range(5)))
+    await Upkeep(hub).sweep_once()
+    assert await Mail.objects.acount() == left
+    await hub.stop()
+
+
+def _expired(position: int) -> Mail:
+    return Mail(
+        recipient_key="ada",
+        recipient="ada",
+        sender_key="ben",
+        sender="ben",
+        message_id=new_id(),
+        kind=Kind.REQUEST,
+        body="body",
+        size=4,
+        accepted_at=1,
+        expires_at=1,
+        position=position,
+    )
 
 
 async def test_mail_that_comes_during_a_sweep_keeps_its_place_before_what_comes_later(
