@@ -22,9 +22,7 @@ from bank.statements import Conversation, Cursor, conversation
 
 __all__ = ["CompiledQuery", "Pending", "Slot", "is_plain"]
 
-_PLAIN: Final = frozenset(
-    {"BigAutoField", "BigIntegerField", "BinaryField", "CharField", "TextField"}
-)
+_PLAIN: Final = frozenset({"BigAutoField", "BigIntegerField", "CharField", "TextField"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +111,7 @@ class Pending:
 
 @cache
 def is_plain(field: Field[Any, Any]) -> bool:
-    """Return whether a field's values go to every database as they are: text, integers, bytes."""
+    """Return whether a field's values go to every database as they are: text and integers."""
     if isinstance(field, ForeignKey):
         return is_plain(field.target_field)
     return field.get_internal_type() in _PLAIN
