@@ -5,18 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from io import StringIO
 from typing import Any
 
 import pytest
 from django.conf import settings
-from django.core.management import CommandError, call_command
 from django.db import connection, models, transaction
 
 from bank.ledger import book
 from bank.models import Account, Currency, Entry, Order, Person, PersonKey, Transfer
 from tests.bank.guards import drop_guards, without_constraints
 from tests.bank.orders import BANK, order_of, small_bank, transfer
+from tests.bank.verifying import verify
 
 pytestmark = pytest.mark.django_db
 
@@ -101,15 +100,6 @@ def undone() -> Iterator[None]:
                 cursor.execute("SET CONSTRAINTS ALL DEFERRED")
         yield
         transaction.set_rollback(True)
-
-
-def verify() -> tuple[int, str]:
-    out = StringIO()
-    try:
-        call_command("verify_ledger", stdout=out)
-    except CommandError as error:
-        return error.returncode, out.getvalue()
-    return 0, out.getvalue()
 
 
 def spoil(column: models.Field, value: str, parameters: Sequence[Any] = ()) -> str:

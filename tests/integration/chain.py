@@ -10,11 +10,8 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
 from typing import Any
-
-from django.core.management import CommandError, call_command
 
 from tests.databases import TestDatabases
 from tests.integration.customers import BANK_ID, Customers, fill_bank, write_bank_key
@@ -52,15 +49,6 @@ class Chain:
     def bank_log(self) -> str:
         """What the bank has printed so far."""
         return (self.folder / "bank.log").read_text(encoding="utf-8", errors="replace")
-
-    def verify_ledger(self) -> tuple[int, str]:
-        """Run the command while all the others run; return its exit status and what it said."""
-        out = StringIO()
-        try:
-            call_command("verify_ledger", stdout=out)
-        except CommandError as error:
-            return error.returncode, out.getvalue()
-        return 0, out.getvalue()
 
 
 @contextmanager
